@@ -1,0 +1,214 @@
+"""The incidents' table: the only module that knows DynamoDB.
+
+A function of this module that returns has DynamoDB's acknowledgement. One that raises `StoreUnavailable` has not, though
+what it asked for may have been done; it is safe to ask again.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from heapq import merge
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+from zlib import crc32
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from incident import ID, Incident, IncidentNotFound, Status, StoreUnavailable, VersionConflict, now
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.type_defs import (
+        AttributeValueTypeDef,
+        GetItemOutputTypeDef,
+        QueryInputTypeDef,
+        QueryOutputTypeDef,
+    )
+
+TABLE = os.environ["TABLE_NAME"]
+INDEX = "by-status"
+SHARDS = int(os.environ["STATUS_SHARDS"])
+
+# Three attempts of at most 1 + 2 seconds, and at most 1 + 2 seconds of back-off between them when throttled: an answer
+# within 12 seconds, inside the functions' timeout (20), inside the gateway's (30).
+_dynamodb = boto3.client(
+    "dynamodb",
+    config=Config(
+        connect_timeout=1,
+        read_timeout=2,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=32,
+    ),
+)
+_threads = ThreadPoolExecutor(max_workers=32)
+
+# The errors below 500 that pass by themselves. Any other is a fault of the code or of the deployment, and is let through.
+_PASSING_ERRORS = {
+    "ExpiredTokenException",
+    "ProvisionedThroughputExceededException",
+    "ReplicatedWriteConflictException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+    "TransactionConflictException",
+}
+
+
+@contextmanager
+def _or_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (BotoConnectionError, HTTPClientError) as error:
+        raise StoreUnavailable from error
+    except ClientError as error:
+        failed = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
+        if failed or error.response["Error"]["Code"] in _PASSING_ERRORS:
+            raise StoreUnavailable from error
+        raise
+
+
+@_or_unavailable()
+def add(incident: Incident) -> Incident:
+    """Record an incident, unless its id stands already; return the incident that now stands under the id."""
+    try:
+        _dynamodb.put_item(
+            TableName=TABLE,
+            Item=_item(incident),
+            ConditionExpression="attribute_not_exists(id)",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
+        return _incident(_found(error)["Item"])
+    return incident
+
+
+@_or_unavailable()
+def get(id: str) -> Incident:
+    """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`."""
+    answer = _dynamodb.get_item(TableName=TABLE, Key=_key(id), ConsistentRead=True)
+    if "Item" not in answer:
+        raise IncidentNotFound
+    return _incident(answer["Item"])
+
+
+@_or_unavailable()
+def set_status(id: str, status: Status, version: int | None = None) -> Incident:
+    """Change an incident's status, where a `version` is given only from that one; return the incident as it now stands.
+
+    Raises `IncidentNotFound`, and `VersionConflict` where the incident has another version. If it has the wanted status
+    too, it is returned as it stands: an earlier attempt of the same request got through.
+    """
+    condition = "attribute_exists(id)"
+    values: dict[str, AttributeValueTypeDef] = {
+        ":status": {"S": status},
+        ":shard": {"S": _status_shard(status, id)},
+        ":now": {"S": now()},
+        ":one": {"N": "1"},
+    }
+    if version is not None:
+        condition += " AND #version = :version"
+        values[":version"] = {"N": str(version)}
+    try:
+        answer = _dynamodb.update_item(
+            TableName=TABLE,
+            Key=_key(id),
+            UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now ADD #version :one",
+            ConditionExpression=condition,
+            ExpressionAttributeNames={"#status": "status", "#version": "version"},
+            ExpressionAttributeValues=values,
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
+        found = _found(error)
+        if "Item" not in found:
+            raise IncidentNotFound from None
+        stored = _incident(found["Item"])
+        if stored.status != status:
+            raise VersionConflict from None
+        return stored
+    return _incident(answer["Attributes"])
+
+
+def newest(statuses: Sequence[Status], limit: int, before: str | None = None) -> list[Incident]:
+    """The newest `limit` incidents that have one of these statuses and lie before a position, newest first.
+
+    The index follows the table within moments, so that an incident which is just changing may be missing or be listed as
+    it was.
+    """
+    queries = [
+        _query(f"{status}#{shard}", limit, before) for status in dict.fromkeys(statuses) for shard in range(SHARDS)
+    ]
+    first_pages = _threads.map(_page, queries)
+    partitions = [_rows(query, page) for query, page in zip(queries, first_pages, strict=True)]
+    return list(islice(merge(*partitions, key=lambda incident: incident.position, reverse=True), limit))
+
+
+def _query(status_shard: str, limit: int, before: str | None) -> "QueryInputTypeDef":
+    condition = "status_shard = :shard"
+    names = {}
+    values: dict[str, AttributeValueTypeDef] = {":shard": {"S": status_shard}}
+    if before is not None:
+        condition += " AND #position < :before"
+        names["#position"] = "position"
+        values[":before"] = {"S": before}
+    return {
+        "TableName": TABLE,
+        "IndexName": INDEX,
+        "KeyConditionExpression": condition,
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
+        "ScanIndexForward": False,
+        "Limit": limit,
+    }
+
+
+@_or_unavailable()
+def _page(query: "QueryInputTypeDef") -> "QueryOutputTypeDef":
+    return _dynamodb.query(**query)
+
+
+def _rows(query: "QueryInputTypeDef", page: "QueryOutputTypeDef") -> Iterator[Incident]:
+    """One partition's incidents. A page that DynamoDB cut short is followed by the next one only when it is needed."""
+    yield from map(_incident, page["Items"])
+    while "LastEvaluatedKey" in page:
+        page = _page({**query, "ExclusiveStartKey": page["LastEvaluatedKey"]})
+        yield from map(_incident, page["Items"])
+
+
+def _found(error: ClientError) -> "GetItemOutputTypeDef":
+    # With ALL_OLD, the error of a failed condition carries the item that it met, as the answer to a GetItem does.
+    return cast("GetItemOutputTypeDef", error.response)
+
+
+def _key(id: str) -> "dict[str, AttributeValueTypeDef]":
+    # DynamoDB refuses a key that is empty or longer than 2,048 bytes; no id of another form stands in the table.
+    if not re.fullmatch(ID, id):
+        raise IncidentNotFound
+    return {"id": {"S": id}}
+
+
+def _status_shard(status: Status, id: str) -> str:
+    return f"{status}#{crc32(id.encode()) % SHARDS}"
+
+
+def _item(incident: Incident) -> "dict[str, AttributeValueTypeDef]":
+    return {
+        "id": {"S": incident.id},
+        "description": {"S": incident.description},
+        "source": {"S": incident.source},
+        "status": {"S": incident.status},
+        "created_at": {"S": incident.created_at},
+        "updated_at": {"S": incident.updated_at},
+        "version": {"N": str(incident.version)},
+        "status_shard": {"S": _status_shard(incident.status, incident.id)},
+        "position": {"S": incident.position},
+    }
+
+
+def _incident(item: "dict[str, AttributeValueTypeDef]") -> Incident:
+    # Each value is a dictionary of one entry, from the type's letter to the value as text.
+    return Incident.model_validate({name: next(iter(value.values())) for name, value in item.items()})

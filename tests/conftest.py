@@ -1,0 +1,112 @@
+"""The API to test: the functions behind the local gateway, over HTTP, on an empty table of moto's, made as the template says."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+from sys import executable
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import boto3
+import httpx
+import moto
+import pytest
+
+from infra.local import __main__ as local
+from infra.local import template
+from infra.local.gateway import Gateway
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+    from types_boto3_dynamodb import DynamoDBClient
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = template.load()
+
+# Set before the functions are imported, as Lambda does.
+os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+os.environ.update(TEMPLATE.environment())
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[["WSGIApplication"], str]]:
+    """Serve an application over HTTP until the tests end; return its address."""
+    with ExitStack() as running:
+
+        def start(app: "WSGIApplication") -> str:
+            server = local.serve(app, port=0)
+            thread = Thread(target=server.serve_forever)
+            running.callback(server.server_close)
+            running.callback(thread.join)
+            running.callback(server.shutdown)
+            thread.start()
+            return f"http://127.0.0.1:{server.port}"
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def address(serve: Callable[["WSGIApplication"], str]) -> str:
+    """Where the gateway answers, with the functions in this process."""
+    return serve(Gateway())
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> Iterator["DynamoDBClient"]:
+    """Moto's DynamoDB."""
+    with moto.mock_aws():
+        yield boto3.client("dynamodb")
+
+
+@pytest.fixture
+def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
+    """The name of an empty table."""
+    dynamodb.create_table(**TEMPLATE.table())
+    yield template.TABLE
+    dynamodb.delete_table(TableName=template.TABLE)
+
+
+@pytest.fixture
+def api(address: str, table: str) -> Iterator[httpx.Client]:  # noqa: ARG001 (the table has to be there)
+    """A client of the API."""
+    with httpx.Client(base_url=address) as client:
+        yield client
+
+
+class LocalRun:
+    """`python -m infra.local`, as `make run` starts it."""
+
+    def __init__(self, data: Path) -> None:
+        command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data)]
+        self.data = data
+        self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=ROOT)
+        assert self.process.stdout
+        self.output = self.process.stdout
+        first = self.output.readline()
+        assert first.startswith("The API answers on http://localhost:"), first + self.output.read()
+        self.client = httpx.Client(base_url=first.split()[-1].removesuffix("/incidents/"))
+
+    def stop(self, signal: int) -> str:
+        """Send the signal; return the rest of what the program printed."""
+        self.process.send_signal(signal)
+        self.process.wait()
+        self.client.close()
+        with self.output:
+            return self.output.read()
+
+
+@pytest.fixture
+def run_local(tmp_path: Path) -> Iterator[Callable[[], LocalRun]]:
+    """Start the local program on one data folder, again and again."""
+    started: list[LocalRun] = []
+
+    def run() -> LocalRun:
+        started.append(LocalRun(tmp_path / "data"))
+        return started[-1]
+
+    yield run
+    for each in started:
+        if each.process.poll() is None:
+            each.stop(9)

@@ -1,0 +1,47 @@
+"""What the behaviour tests do and expect again and again."""
+
+from typing import NotRequired, TypedDict
+
+import httpx
+
+
+class BadInput(TypedDict):
+    """A rule that the request breaks, and where."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(TypedDict):
+    """RFC 9457's problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: NotRequired[list[BadInput]]
+
+
+def assert_problem(response: httpx.Response, status: int) -> Problem:
+    """Check that the response is a problem of this status, in the shape that every problem has; return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem: Problem = response.json()
+    assert list(problem)[:4] == ["type", "title", "status", "detail"]
+    assert (problem["type"], problem["status"]) == ("about:blank", status)
+    assert ("errors" in problem) or status != 422 or "Idempotency-Key" in problem["detail"]
+    assert all(error.keys() == {"loc", "msg"} and error["msg"] for error in problem.get("errors", []))
+    return problem
+
+
+def report(api: httpx.Client, description: str = "The point does not answer", **fields: str) -> dict[str, str]:
+    """Create an incident and return it."""
+    response = api.post("/incidents", json={"description": description, "source": "operator", **fields})
+    assert response.status_code == 201, response.text
+    incident: dict[str, str] = response.json()
+    return incident
+
+
+def bad_input(response: httpx.Response) -> list[list[str | int]]:
+    """Check that the response names bad input; return where each piece of it is."""
+    return [error["loc"] for error in assert_problem(response, 422)["errors"]]

@@ -1,0 +1,116 @@
+"""What is written down in several places says the same in each of them."""
+
+import ast
+import importlib
+import re
+from functools import cache
+
+import pytest
+from pydantic import JsonValue
+
+import api
+import store
+from incident import Incident, Source, Status
+from tests.conftest import ROOT, TEMPLATE
+
+README = (ROOT / "README.md").read_text()
+FUNCTIONS = {route.function: route.handler.removesuffix(".handler") for route in TEMPLATE.routes}
+
+
+def routes_of_the_handlers() -> set[tuple[str, str]]:
+    """Method and path of each route that a handler's resolver has, as the template writes a path."""
+    found = set()
+    for module in FUNCTIONS.values():
+        app: api.Api = importlib.import_module(module).app
+        found |= {
+            (route.method, re.sub(r"<\w+>", "{id}", route.path)) for route in app._static_routes + app._dynamic_routes
+        }
+    return found
+
+
+def test_there_are_three_functions_named_as_their_files() -> None:
+    assert FUNCTIONS == {
+        "CreateIncidentFunction": "create_incident",
+        "ReadIncidentsFunction": "read_incidents",
+        "UpdateIncidentFunction": "update_incident",
+    }
+    for module in FUNCTIONS.values():
+        assert (ROOT / "functions" / f"{module}.py").exists()
+        assert (ROOT / "tests" / f"test_{module}.py").exists()
+
+
+def test_the_template_declares_the_routes_that_the_handlers_answer() -> None:
+    assert {(route.method, route.path) for route in TEMPLATE.routes} == routes_of_the_handlers()
+
+
+def test_the_readme_lists_the_routes_of_the_template_and_their_functions() -> None:
+    listed = re.findall(r"^\| `(\w+) (\S+)`(?:, `\w+ (\S+)`)? \| `(\w+)`", README, re.MULTILINE)
+    rows = {(method, path, module) for method, *paths, module in listed for path in paths if path}
+    assert rows == {(route.method, route.path, FUNCTIONS[route.function]) for route in TEMPLATE.routes}
+
+
+def test_the_readme_lists_the_errors_of_the_functions() -> None:
+    listed = {int(status) for status in re.findall(r"^\| (\d{3})\b", README, re.MULTILINE)}
+    assert listed == {status for status, *_ in api._PROBLEMS.values()}
+
+
+@pytest.mark.parametrize("word", [*Status, *Source, *Incident.model_fields])
+def test_the_readme_names_every_status_source_and_field(word: str) -> None:
+    assert f"`{word}`" in README
+
+
+def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
+    table: JsonValue = {"Fn::GetAtt": "IncidentsTable.Arn"}
+    index: JsonValue = {"Fn::Sub": "${IncidentsTable.Arn}/index/" + store.INDEX}
+    allowed: dict[str, list[JsonValue]] = {
+        "CreateIncidentFunction": [{"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": table}],
+        "ReadIncidentsFunction": [
+            {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": table},
+            {"Effect": "Allow", "Action": "dynamodb:Query", "Resource": index},
+        ],
+        "UpdateIncidentFunction": [{"Effect": "Allow", "Action": "dynamodb:UpdateItem", "Resource": table}],
+    }
+    for name in FUNCTIONS:
+        assert TEMPLATE.Resources[name].Properties["Policies"] == [{"Statement": allowed[name]}]
+
+
+def test_the_index_holds_every_field_of_an_incident() -> None:
+    (index,) = TEMPLATE.table()["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == store.INDEX
+    projected = {*index["Projection"]["NonKeyAttributes"], "id"}
+    assert projected == set(Incident.model_fields)
+
+
+def test_every_route_asks_for_a_signature() -> None:
+    api_auth = TEMPLATE.Resources["IncidentApi"].Properties["Auth"]
+    assert api_auth == {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}
+    for name in FUNCTIONS:
+        events = TEMPLATE.Resources[name].Properties["Events"]
+        assert "Auth" not in str(events), "a route of its own authorisation"
+
+
+@cache
+def imports(module: str) -> set[str]:
+    """The names of the modules that a file of the functions imports."""
+    tree = ast.parse((ROOT / "functions" / f"{module}.py").read_text())
+    return {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+
+def test_only_the_store_knows_aws_and_the_incident_knows_neither_aws_nor_http() -> None:
+    modules = [path.stem for path in (ROOT / "functions").glob("*.py")]
+    assert [
+        module for module in modules if any(name.startswith(("boto", "types_boto")) for name in imports(module))
+    ] == ["store"]
+    assert not any(name.startswith(("boto", "aws_", "http", "api", "store")) for name in imports("incident"))
+    assert not imports("store") & {"api", *FUNCTIONS.values()}
+    assert not imports("api") & {"store", *FUNCTIONS.values()}

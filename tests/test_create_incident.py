@@ -1,0 +1,163 @@
+"""POST /incidents."""
+
+import json
+import re
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.steps import assert_problem, bad_input, report
+
+GOOD = {"description": "Scooter 4567 is offline", "source": "monitoring"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("path", ["/incidents", "/incidents/"])
+def test_a_created_incident_is_answered_whole(api: httpx.Client, path: str) -> None:
+    response = api.post(path, json=GOOD)
+    incident = response.json()
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"/incidents/{incident['id']}"
+    assert response.headers["ETag"] == '"1"'
+    assert response.headers["Content-Type"] == "application/json"
+    assert list(incident) == ["id", "description", "source", "status", "created_at", "updated_at", "version"]
+    assert incident | GOOD | {"status": "open", "version": 1, "updated_at": incident["created_at"]} == incident
+    assert str(UUID(incident["id"])) == incident["id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", incident["created_at"])
+    assert api.get(response.headers["Location"]).json() == incident
+
+
+@pytest.mark.parametrize("status", ["open", "in_progress", "resolved", "closed"])
+@pytest.mark.parametrize("source", ["operator", "monitoring", "partner"])
+def test_every_status_and_source_can_be_reported(api: httpx.Client, status: str, source: str) -> None:
+    incident = report(api, status=status, source=source)
+    assert (incident["status"], incident["source"]) == (status, source)
+
+
+@pytest.mark.parametrize("description", ["x", "я" * 10_000, "Отчёт не выгрузился 🛴", 'a\x00"\\\n\u2028b'])
+def test_a_description_comes_back_as_it_was_written(api: httpx.Client, description: str) -> None:
+    incident = report(api, description)
+    assert incident["description"] == description
+    assert api.get(f"/incidents/{incident['id']}").json()["description"] == description
+
+
+def test_a_description_is_trimmed(api: httpx.Client) -> None:
+    assert report(api, " \t\n\u00a0 offline \n")["description"] == "offline"
+
+
+def test_letters_beyond_ascii_are_not_escaped(api: httpx.Client) -> None:
+    response = api.post("/incidents", json=GOOD | {"description": "Самокат 🛴"})
+    assert "Самокат 🛴".encode() in response.content
+
+
+@pytest.mark.parametrize(
+    ("body", "bad"),
+    [
+        ({}, [["body", "description"], ["body", "source"]]),
+        (GOOD | {"description": ""}, [["body", "description"]]),
+        (GOOD | {"description": " \t\u2003\n"}, [["body", "description"]]),
+        (GOOD | {"description": "x" * 10_001}, [["body", "description"]]),
+        (GOOD | {"description": 7}, [["body", "description"]]),
+        (GOOD | {"description": None}, [["body", "description"]]),
+        (GOOD | {"description": "\ud800"}, [["body", "description"]]),
+        (GOOD | {"source": "telegram"}, [["body", "source"]]),
+        (GOOD | {"status": "lost"}, [["body", "status"]]),
+        (GOOD | {"status": None}, [["body", "status"]]),
+        (GOOD | {"id": "1", "version": 9}, [["body", "id"], ["body", "version"]]),
+        (GOOD | {"\ud800": 1}, [["body", "?"]]),
+        (
+            {"description": "\udfff", "source": "", "status": [], "colour": "red"},
+            [["body", "description"], ["body", "source"], ["body", "status"], ["body", "colour"]],
+        ),
+        ([GOOD], [["body"]]),
+        ("text", [["body"]]),
+        (None, [["body"]]),
+        (7, [["body"]]),
+    ],
+)
+def test_bad_fields_are_all_named_and_nothing_is_written(api: httpx.Client, body: object, bad: list[list[str]]) -> None:
+    response = api.post("/incidents", content=json.dumps(body), headers=JSON)
+    assert bad_input(response) == bad
+    assert api.get("/incidents").json() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b"NaN",
+        b'{"description": Infinity}',
+        b"[" * 60_000,
+        b"9" * 5000,
+        b'"\xff"',
+        b"\xef\xbb\xbf{}",
+    ],
+)
+def test_a_body_that_is_not_json_is_a_400(api: httpx.Client, body: bytes) -> None:
+    assert_problem(api.post("/incidents", content=body, headers=JSON), 400)
+    assert api.get("/incidents").json() == []
+
+
+def test_a_body_over_64_kib_is_a_413(api: httpx.Client) -> None:
+    body = b'{"description": "x", "source": "operator"}'
+    assert api.post("/incidents", content=body.ljust(64 * 1024), headers=JSON).status_code == 201
+    assert_problem(api.post("/incidents", content=body.ljust(64 * 1024 + 1), headers=JSON), 413)
+    assert len(api.get("/incidents").json()) == 1
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"]
+)
+def test_another_content_type_than_json_is_a_415(api: httpx.Client, media_type: str) -> None:
+    content = b'{"description": "x", "source": "operator"}'
+    assert_problem(api.post("/incidents", content=content, headers={"Content-Type": media_type}), 415)
+    assert api.get("/incidents").json() == []
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+)
+def test_every_content_type_of_json_is_taken(api: httpx.Client, media_type: str) -> None:
+    content = '{"description": "Самокат", "source": "operator"}'.encode()
+    response = api.post("/incidents", content=content, headers={"Content-Type": media_type})
+    assert response.json()["description"] == "Самокат"
+
+
+def test_a_repeated_key_answers_with_the_incident_as_it_stands(api: httpx.Client) -> None:
+    key = {"Idempotency-Key": "report-1"}
+    first = api.post("/incidents", json=GOOD, headers=key)
+    assert "Idempotent-Replayed" not in first.headers
+    changed = api.patch(first.headers["Location"], json={"status": "resolved"}).json()
+    again = api.post("/incidents/", json=GOOD, headers=key)
+    assert again.status_code == 201
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["ETag"] == '"2"'
+    assert again.json() == changed
+    assert api.get("/incidents").json() == [changed]
+
+
+@pytest.mark.parametrize("change", [{"description": "Another"}, {"source": "partner"}])
+def test_a_key_cannot_be_used_for_another_incident(api: httpx.Client, change: dict[str, str]) -> None:
+    key = {"Idempotency-Key": "report-1"}
+    first = api.post("/incidents", json=GOOD, headers=key).json()
+    assert_problem(api.post("/incidents", json=GOOD | change, headers=key), 422)
+    assert api.get("/incidents").json() == [first]
+
+
+def test_a_quoted_key_is_the_same_key(api: httpx.Client) -> None:
+    keys = ["report,1", '"report,1"']
+    ids = {api.post("/incidents", json=GOOD, headers={"Idempotency-Key": key}).json()["id"] for key in keys}
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize("key", ["", '""', '"open', "two words", "x" * 256, "клю́ч".encode()])
+def test_a_key_is_1_to_255_visible_ascii_characters(api: httpx.Client, key: str | bytes) -> None:
+    response = api.post(
+        "/incidents", json=GOOD, headers={b"Idempotency-Key": key.encode() if isinstance(key, str) else key}
+    )
+    assert bad_input(response) == [["header", "idempotency-key"]]
+    assert api.get("/incidents").json() == []

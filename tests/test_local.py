@@ -1,0 +1,241 @@
+"""The local run: `python -m infra.local`, which is all that `make run` starts."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.local import gateway, template
+from tests.conftest import ROOT, LocalRun
+from tests.steps import report
+
+RunLocal = Callable[[], LocalRun]
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end, which it has to come to by itself."""
+    command = [sys.executable, "-m", "infra.local", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+
+def every_incident(api: httpx.Client) -> list[dict[str, str]]:
+    incidents: list[dict[str, str]] = []
+    url = "/incidents?limit=100"
+    while url:
+        page = api.get(url)
+        incidents += page.json()
+        url = page.links.get("next", {}).get("url", "")
+    return incidents
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_everything_is_there_after_a_restart(run_local: RunLocal, how: int) -> None:
+    local = run_local()
+    incidents = [report(local.client, f"Самокат {number}") for number in range(3)]
+    incidents[1] = local.client.patch(f"/incidents/{incidents[1]['id']}", json={"status": "closed"}).json()
+    again = local.client.post(
+        "/incidents", json={"description": "x", "source": "partner"}, headers={"Idempotency-Key": "1"}
+    )
+    local.stop(how)
+
+    local = run_local()
+    assert sorted(every_incident(local.client), key=lambda incident: incident["created_at"]) == [
+        *incidents,
+        again.json(),
+    ]
+    assert local.client.get("/incidents?status=closed").json() == [incidents[1]]
+    repeated = local.client.post(
+        "/incidents", json={"description": "x", "source": "partner"}, headers={"Idempotency-Key": "1"}
+    )
+    assert repeated.headers["Idempotent-Replayed"] == "true"
+
+
+def test_a_kill_in_a_stream_of_creates_loses_and_doubles_nothing(run_local: RunLocal) -> None:
+    local = run_local()
+    acknowledged: list[dict[str, str]] = []
+    enough = threading.Event()
+
+    def create_until_the_end(name: int) -> None:
+        with httpx.Client(base_url=local.client.base_url) as client:
+            for number in range(100_000):
+                try:
+                    acknowledged.append(report(client, f"{name}/{number}"))
+                except httpx.TransportError:
+                    return
+                if len(acknowledged) >= 100:
+                    enough.set()
+
+    with ThreadPoolExecutor() as pool:
+        streams = [pool.submit(create_until_the_end, name) for name in range(4)]
+        assert enough.wait(timeout=60)
+        local.stop(signal.SIGKILL)
+    assert [stream.result() for stream in streams] == [None] * 4
+
+    kept = every_incident(run_local().client)
+    assert {incident["id"]: incident for incident in kept}.items() >= {i["id"]: i for i in acknowledged}.items()
+    assert len({incident["description"] for incident in kept}) == len(kept)
+    # At most the four that were under way were written and not acknowledged.
+    assert len(acknowledged) <= len(kept) <= len(acknowledged) + 4
+
+
+def test_a_line_cut_short_is_dropped(run_local: RunLocal, tmp_path: Path) -> None:
+    local = run_local()
+    incidents = [report(local.client), report(local.client)]
+    local.stop(signal.SIGKILL)
+    journal = tmp_path / "data" / "incidents.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-10])
+
+    local = run_local()
+    assert every_incident(local.client) == incidents[:1]
+    third = report(local.client)
+    local.stop(signal.SIGKILL)
+    assert {incident["id"] for incident in every_incident(run_local().client)} == {incidents[0]["id"], third["id"]}
+
+
+def test_a_journal_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    journal = tmp_path / "incidents.jsonl"
+    journal.write_text("not an incident\n")
+    ended = start("--port", "0", "--data", str(tmp_path))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Line 1 of {journal} is not an incident.\n")
+    assert journal.read_text() == "not an incident\n"
+
+
+def test_a_write_that_cannot_be_kept_is_not_acknowledged(run_local: RunLocal) -> None:
+    local = run_local()
+    first = report(local.client)
+    # From here on the journal can grow by 100 bytes only, less than an incident takes.
+    size = next(local.data.iterdir()).stat().st_size
+    resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (size + 100, size + 100))
+    with pytest.raises(httpx.TransportError):
+        local.client.post("/incidents", json={"description": "lost", "source": "operator"})
+    assert local.process.wait() == 1
+    assert "cannot be written: File too large. Stopped." in local.stop(signal.SIGKILL)
+    assert every_incident(run_local().client) == [first]
+
+
+def test_a_busy_port_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = start("--port", str(port), "--data", str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"Port {port} cannot be used")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_data_folder_that_cannot_be_used_is_told_in_one_line(run_local: RunLocal, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = start("--port", "0", "--data", str(tmp_path / "file" / "folder"))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"The data folder {tmp_path}/file/folder cannot be written: Not a directory.\n"
+
+    local = run_local()
+    ended = start("--port", "0", "--data", str(local.data))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"The data folder {local.data} is in use by another run.\n"
+
+
+def test_every_request_is_logged_without_its_body(run_local: RunLocal) -> None:
+    local = run_local()
+    incident = report(local.client, "a secret")
+    local.client.get(f"/incidents/{incident['id']}?a=b")
+    log = local.stop(signal.SIGTERM)
+    assert " POST /incidents 201 " in log
+    assert f" GET /incidents/{incident['id']}?a=b 200 " in log
+    assert str(local.data) in log
+    assert "a secret" not in log
+
+
+def test_other_routes_are_not_found(api: httpx.Client) -> None:
+    for method, path in [
+        ("GET", "/"),
+        ("PUT", "/incidents"),
+        ("DELETE", "/incidents/1"),
+        ("GET", "/incidents/1/"),
+        ("GET", "//incidents"),
+    ]:
+        response = api.request(method, path)
+        assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
+
+
+def test_a_payload_over_10_mb_does_not_reach_a_function(api: httpx.Client) -> None:
+    response = api.post("/incidents", content=bytes(10 * 1024 * 1024 + 1))
+    assert (response.status_code, response.json()) == (413, {"message": "Request Entity Too Large"})
+
+
+@pytest.fixture
+def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function of one's own behind the gateway: the file, to be written."""
+    declared = {
+        "Globals": {"Function": {"Environment": {"Variables": {}}}},
+        "Parameters": {},
+        "Resources": {
+            "EchoFunction": {
+                "Type": "AWS::Serverless::Function",
+                "Properties": {
+                    "Handler": "echo.handler",
+                    "Events": {"Any": {"Type": "HttpApi", "Properties": {"Method": "POST", "Path": "/echo/{id}"}}},
+                },
+            }
+        },
+    }
+    path = tmp_path / "template.yaml"
+    path.write_text(json.dumps(declared))
+    monkeypatch.setattr(template, "PATH", path)
+    monkeypatch.setattr(gateway, "FUNCTIONS", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "echo", raising=False)
+    return tmp_path / "echo.py"
+
+
+def test_a_changed_file_is_taken_up_by_the_next_request(echo: Path, serve: Callable[[gateway.Gateway], str]) -> None:
+    address = serve(gateway.Gateway())
+    for number, body in enumerate(["first", "second"]):
+        echo.write_text(
+            f"def handler(event, context): return dict(statusCode=200, body='{body}', headers={{}}, isBase64Encoded=False)"
+        )
+        os.utime(echo, ns=(number, number))
+        assert httpx.post(f"{address}/echo/1").text == body
+    echo.write_text("def handler(event, context):")
+    assert httpx.post(f"{address}/echo/1").status_code == 500
+    echo.write_text("def handler(event, context): raise ValueError")
+    response = httpx.post(f"{address}/echo/1")
+    assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
+
+
+def test_a_function_is_given_the_event_that_aws_documents(echo: Path, serve: Callable[[gateway.Gateway], str]) -> None:
+    echo.write_text(
+        "import json\n"
+        "def handler(event, context):\n"
+        "    return dict(statusCode=200, body=json.dumps(event), headers={}, isBase64Encoded=False)\n"
+    )
+    address = serve(gateway.Gateway())
+    headers = [("Cookie", "a=1; b=2"), ("X-Many", "1"), ("X-Many", "2"), ("Content-Type", "application/json")]
+    event = httpx.post(f"{address}/echo/%D1%8F%20z?q=1&q=2&r=a%2Cb&s", content="{}", headers=headers).json()
+    assert event["version"] == "2.0"
+    assert event["routeKey"] == event["requestContext"]["routeKey"] == "POST /echo/{id}"
+    assert event["rawPath"] == event["requestContext"]["http"]["path"] == "/echo/я z"
+    assert event["rawQueryString"] == "q=1&q=2&r=a%2Cb&s"
+    assert event["queryStringParameters"] == {"q": "1,2", "r": "a,b", "s": ""}
+    assert event["pathParameters"] == {"id": "я z"}
+    assert event["cookies"] == ["a=1", "b=2"]
+    assert event["headers"]["x-many"] == "1,2"
+    assert "cookie" not in event["headers"]
+    assert event["requestContext"]["http"]["method"] == "POST"
+    assert event["requestContext"]["stage"] == "$default"
+    assert (event["body"], event["isBase64Encoded"]) == ("{}", False)
+
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    event = httpx.post(f"{address}/echo/1", content="a=1", headers=form).json()
+    assert (event["body"], event["isBase64Encoded"]) == ("YT0x", True)
+    assert "queryStringParameters" not in event
+    assert "body" not in httpx.post(f"{address}/echo/1").json()

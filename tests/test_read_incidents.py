@@ -1,0 +1,129 @@
+"""GET /incidents and GET /incidents/{id}."""
+
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.steps import assert_problem, bad_input, report
+
+
+def follow(api: httpx.Client, url: str) -> list[list[dict[str, str]]]:
+    """Every page from this one on, as a client finds them that knows nothing but the Link header."""
+    pages = []
+    while True:
+        response = api.get(url)
+        assert response.status_code == 200, response.text
+        pages.append(response.json())
+        if "next" not in response.links:
+            return pages
+        url = response.links["next"]["url"]
+
+
+@pytest.mark.parametrize("path", ["/incidents", "/incidents/"])
+def test_an_empty_list_is_an_empty_array(api: httpx.Client, path: str) -> None:
+    response = api.get(path)
+    assert (response.status_code, response.json()) == (200, [])
+    assert response.headers["Content-Type"] == "application/json"
+    assert "Link" not in response.headers
+
+
+def test_the_newest_incident_comes_first(api: httpx.Client) -> None:
+    incidents = [report(api, f"number {number}") for number in range(5)]
+    listed = api.get("/incidents").json()
+    assert listed == sorted(incidents, key=lambda incident: (incident["created_at"], incident["id"]), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "statuses"),
+    [
+        ("", {"open", "in_progress", "resolved", "closed"}),
+        ("?status=open", {"open"}),
+        ("?status=open&status=in_progress", {"open", "in_progress"}),
+        ("?status=open,in_progress", {"open", "in_progress"}),
+        ("?status=open&status=in_progress,closed", {"open", "in_progress", "closed"}),
+        ("?status=open%2Cclosed", {"open", "closed"}),
+        ("?status=open&status=open", {"open"}),
+    ],
+)
+def test_a_list_can_be_filtered_by_status(api: httpx.Client, query: str, statuses: set[str]) -> None:
+    incidents = [report(api, status=status) for status in ("open", "in_progress", "resolved", "closed")]
+    listed = api.get(f"/incidents/{query}").json()
+    assert {incident["id"] for incident in listed} == {i["id"] for i in incidents if i["status"] in statuses}
+    assert len(listed) == len(statuses)
+
+
+def test_an_incident_is_listed_under_its_new_status_alone(api: httpx.Client) -> None:
+    incident = report(api)
+    changed = api.patch(f"/incidents/{incident['id']}", json={"status": "resolved"}).json()
+    assert api.get("/incidents?status=open").json() == []
+    assert api.get("/incidents?status=resolved").json() == [changed]
+
+
+def test_a_page_holds_50_incidents_unless_the_request_says_otherwise(api: httpx.Client) -> None:
+    for _ in range(51):
+        report(api)
+    assert [len(page) for page in follow(api, "/incidents")] == [50, 1]
+    assert [len(page) for page in follow(api, "/incidents?limit=51")] == [51]
+
+
+def test_a_link_leads_to_the_rest_of_the_list(api: httpx.Client) -> None:
+    incidents = [report(api, status=status) for status in ("open", "in_progress", "resolved", "open", "open")]
+    wanted = [incident["id"] for incident in reversed(incidents) if incident["status"] != "resolved"]
+    pages = follow(api, "/incidents/?status=open,in_progress&limit=3")
+    assert [len(page) for page in pages] == [3, 1]
+    assert sorted(incident["id"] for page in pages for incident in page) == sorted(wanted)
+
+
+def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
+    for _ in range(3):
+        report(api)
+    link = api.get("/incidents/?status=open&status=closed&limit=2").links["next"]["url"]
+    assert urlsplit(link)._replace(query="").geturl() == f"{api.base_url}/incidents/"
+    assert parse_qs(urlsplit(link).query).items() >= {"status": ["open", "closed"], "limit": ["2"]}.items()
+
+
+@pytest.mark.parametrize(
+    ("query", "bad"),
+    [
+        ("status=nonsense", [["query", "status", 0]]),
+        ("status=", [["query", "status", 0]]),
+        ("status=open&status=x&status=y", [["query", "status", 1], ["query", "status", 2]]),
+        ("limit=0", [["query", "limit"]]),
+        ("limit=101", [["query", "limit"]]),
+        ("limit=-1", [["query", "limit"]]),
+        ("limit=ten", [["query", "limit"]]),
+        ("limit=", [["query", "limit"]]),
+        ("limit=1&limit=2", [["query", "limit"]]),
+        ("cursor=garbage", [["query", "cursor"]]),
+        ("cursor=", [["query", "cursor"]]),
+        ("cursor=%D1%8F%00", [["query", "cursor"]]),
+        ("status=x&limit=0&cursor=0", [["query", "status", 0], ["query", "limit"], ["query", "cursor"]]),
+    ],
+)
+def test_bad_parameters_are_all_named(api: httpx.Client, query: str, bad: list[list[str | int]]) -> None:
+    response = api.get(f"/incidents?{query}")
+    assert bad_input(response) == bad
+
+
+def test_one_incident_can_be_read(api: httpx.Client) -> None:
+    incident = report(api)
+    response = api.get(f"/incidents/{incident['id']}")
+    assert (response.status_code, response.json()) == (200, incident)
+    assert response.headers["ETag"] == '"1"'
+
+
+@pytest.mark.parametrize("known", ['"1"', 'W/"1"', '"7", "1"', "*"])
+def test_an_incident_that_the_client_has_is_not_sent_again(api: httpx.Client, known: str) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    response = api.get(path, headers={"If-None-Match": known})
+    assert (response.status_code, response.content, response.headers["ETag"]) == (304, b"", '"1"')
+    api.patch(path, json={"status": "closed"})
+    if known != "*":
+        assert api.get(path, headers={"If-None-Match": known}).json()["status"] == "closed"
+
+
+@pytest.mark.parametrize("id", ["1", "9999", "%00", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"])
+def test_an_unknown_id_is_a_404(api: httpx.Client, id: str) -> None:
+    assert_problem(api.get(f"/incidents/{id}"), 404)
