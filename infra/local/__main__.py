@@ -43,7 +43,8 @@ def main() -> None:
         "--data", type=Path, default=Path(".local"), help="the folder that keeps the incidents (%(default)s)"
     )
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logging.getLogger("infra.local").setLevel(logging.INFO)
     # boto3 asks for all three; this database looks at none.
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local", AWS_DEFAULT_REGION="us-east-1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
