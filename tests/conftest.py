@@ -1,5 +1,6 @@
 """The API to test: the functions behind the local gateway, over HTTP, on an empty table of moto's, made as the template says."""
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -73,6 +74,20 @@ def api(address: str, table: str) -> Iterator[httpx.Client]:  # noqa: ARG001 (th
     """A client of the API."""
     with httpx.Client(base_url=address) as client:
         yield client
+
+
+@pytest.fixture
+def requests() -> Iterator[list[str]]:
+    """The operations that are asked of DynamoDB, in order."""
+    asked: list[str] = []
+
+    def note(operation_name: str, **_: object) -> None:
+        asked.append(operation_name)
+
+    events = importlib.import_module("store")._dynamodb.meta.events
+    events.register("request-created.dynamodb", note)
+    yield asked
+    events.unregister("request-created.dynamodb", note)
 
 
 class LocalRun:

@@ -1,25 +1,8 @@
 """What the store asks of DynamoDB, and what it makes of DynamoDB's failures."""
 
-from collections.abc import Iterator
-
 import httpx
-import pytest
 
-import store
 from tests.steps import report
-
-
-@pytest.fixture
-def requests() -> Iterator[list[str]]:
-    """The operations that are asked of DynamoDB, in order."""
-    asked: list[str] = []
-
-    def note(operation_name: str, **_: object) -> None:
-        asked.append(operation_name)
-
-    store._dynamodb.meta.events.register("request-created.dynamodb", note)
-    yield asked
-    store._dynamodb.meta.events.unregister("request-created.dynamodb", note)
 
 
 def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx.Client, requests: list[str]) -> None:

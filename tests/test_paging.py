@@ -1,0 +1,230 @@
+"""A list, page by page, against a plain list in memory: whatever happens meanwhile, however the index is cut up."""
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import ClassVar
+
+import httpx
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from types_boto3_dynamodb import DynamoDBClient
+
+import incident
+import store
+from incident import Incident, NewIncident, Source, Status
+
+Load = Callable[[list[Status]], list[Incident]]
+STATUSES = st.lists(st.sampled_from(Status), min_size=1, unique=True)
+
+
+class Clock:
+    """The time that incidents are given: it stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 0
+
+    def now(self) -> str:
+        return f"2025-11-08T10:00:{self.milliseconds // 1000:02}.{self.milliseconds % 1000:03}Z"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(incident, "now", clock.now)
+    return clock
+
+
+@pytest.fixture
+def shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of shards may be changed; it is one again afterwards."""
+    monkeypatch.setattr(store, "SHARDS", 1)
+
+
+def create(description: str = "x", status: Status = Status.OPEN) -> Incident:
+    new = NewIncident(description=description, source=Source.OPERATOR, status=status)
+    return store.add(Incident.report(new, id=incident.new_id()))
+
+
+def in_order(incidents: list[Incident]) -> list[Incident]:
+    return sorted(incidents, key=lambda each: (each.created_at, each.id), reverse=True)
+
+
+@pytest.fixture
+def load(dynamodb: DynamoDBClient, table: str) -> "Load":
+    """Record an incident of each status, many at once; return them as a list shows them."""
+
+    def load(statuses: list[Status]) -> list[Incident]:
+        new = [NewIncident(description="x", source=Source.OPERATOR, status=status) for status in statuses]
+        incidents = [Incident.report(each, id=incident.new_id()) for each in new]
+        for start in range(0, len(incidents), 25):
+            items = [store._item(each) for each in incidents[start : start + 25]]
+            dynamodb.batch_write_item(RequestItems={table: [{"PutRequest": {"Item": item}} for item in items]})
+        return in_order(incidents)
+
+    return load
+
+
+class CutShort:
+    """DynamoDB at its most uneven: a page now and then holds less than was asked for, or nothing, and says there is more.
+
+    DynamoDB does so at 1 MB. Here the Limit is lowered on its way out, so that the page and its LastEvaluatedKey are real;
+    an empty page is made by taking the items out of the answer.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._start = {"id": {"S": "the start"}}
+        self._random = random.Random(seed)  # noqa: S311
+        self._events = store._dynamodb.meta.events
+
+    def __enter__(self) -> None:
+        self._events.register("before-parameter-build.dynamodb.Query", self._lower)
+        self._events.register("after-call.dynamodb.Query", self._empty)
+
+    def __exit__(self, *_: object) -> None:
+        self._events.unregister("before-parameter-build.dynamodb.Query", self._lower)
+        self._events.unregister("after-call.dynamodb.Query", self._empty)
+
+    def _lower(self, params: dict[str, object], context: dict[str, object], **_: object) -> None:
+        context["from"] = params.get("ExclusiveStartKey", self._start)
+        if context["from"] == self._start:
+            params.pop("ExclusiveStartKey", None)
+        params["Limit"] = self._random.randint(1, int(str(params["Limit"])))
+
+    def _empty(self, parsed: dict[str, object], context: dict[str, object], **_: object) -> None:
+        if self._random.random() < 0.2:
+            parsed |= {"Items": [], "Count": 0, "LastEvaluatedKey": context["from"]}
+
+
+class Lists(RuleBasedStateMachine):
+    """Any sequence of creates, status changes, lists and raised shard counts."""
+
+    clock: ClassVar[Clock]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: list[Incident] = []
+
+    @initialize(shards=st.integers(1, 3))
+    def an_empty_table(self, shards: int) -> None:
+        for each in store.newest(list(Status), 10_000):
+            store._dynamodb.delete_item(TableName=store.TABLE, Key={"id": {"S": each.id}})
+        store.SHARDS = shards
+
+    @rule(status=st.sampled_from(Status), times=st.integers(1, 8), later=st.booleans())
+    def create(self, status: Status, times: int, later: bool) -> None:  # noqa: FBT001
+        self.clock.milliseconds += later
+        self._model += [create(status=status) for _ in range(times)]
+
+    @rule(status=st.sampled_from(Status), which=st.integers(0))
+    def change(self, status: Status, which: int) -> None:
+        if self._model:
+            which %= len(self._model)
+            self._model[which] = store.set_status(self._model[which].id, status)
+
+    @rule()
+    def raise_the_shards(self) -> None:
+        store.SHARDS += 1
+
+    @rule(statuses=STATUSES, limit=st.integers(1, 12), seed=st.integers(), change=st.none() | st.sampled_from(Status))
+    def list_page_by_page(self, statuses: list[Status], limit: int, seed: int, change: Status | None) -> None:
+        """Between the pages, incidents are created and one may change; what stands unchanged is seen once."""
+        before = None
+        seen: list[Incident] = []
+        expected = [each for each in in_order(self._model) if each.status in statuses]
+        with CutShort(seed):
+            while page := store.newest(statuses, limit, before):
+                assert page == in_order(page)
+                assert len(page) <= limit
+                seen += page
+                before = page[-1].position
+                if change:
+                    self.clock.milliseconds += 1
+                    self._model.append(create(status=statuses[0]))
+                    changed = self._model[len(seen) % len(expected)]
+                    expected = [each for each in expected if each.id != changed.id]
+                    seen = [each for each in seen if each.id != changed.id]
+                    self._model[self._model.index(changed)] = store.set_status(changed.id, change)
+                    change = None
+        unchanged = {each.id for each in expected}
+        assert [each for each in seen if each.id in unchanged] == expected
+
+    @invariant()
+    def everything_is_listed(self) -> None:
+        assert store.newest(list(Status), len(self._model) + 1) == in_order(self._model)
+
+
+@pytest.mark.usefixtures("table", "shards")
+def test_lists_are_those_of_a_plain_list(clock: Clock) -> None:
+    Lists.clock = clock
+    run_state_machine_as_test(Lists, settings=settings(max_examples=25, stateful_step_count=12, deadline=None))
+
+
+def follow(api: httpx.Client, url: str) -> Iterator[httpx.Response]:
+    """Every page from this one on."""
+    while url:
+        response = api.get(url)
+        assert response.status_code == 200, response.text
+        yield response
+        url = response.links.get("next", {}).get("url", "")
+
+
+def test_links_lead_to_every_incident_once_at_every_limit(api: httpx.Client, load: Load) -> None:
+    stored = load([Status.OPEN] * 24)
+    for limit in range(1, 101):
+        pages = [response.json() for response in follow(api, f"/incidents?status=open&limit={limit}")]
+        assert [each["id"] for page in pages for each in page] == [each.id for each in stored]
+        assert {len(page) for page in pages[:-1]} <= {limit}
+        assert 0 < len(pages[-1]) <= limit
+
+
+def test_links_lead_to_every_incident_of_every_filter_once(api: httpx.Client, load: Load) -> None:
+    stored = load([*Status] * 6)
+    for statuses in (chosen for size in range(1, 5) for chosen in combinations(Status, size)):
+        wanted = [each.id for each in stored if each.status in statuses]
+        for limit in (1, 6, 100):
+            pages = follow(api, f"/incidents?status={','.join(statuses)}&limit={limit}")
+            assert [each["id"] for page in pages for each in page.json()] == wanted
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_thousand_incidents_of_one_millisecond_are_all_listed(api: httpx.Client, load: Load) -> None:
+    stored = load([*Status] * 250)
+    assert len({each.created_at for each in stored}) == 1
+    listed = [each["id"] for page in follow(api, "/incidents?limit=100") for each in page.json()]
+    assert listed == [each.id for each in stored]
+
+
+@pytest.mark.usefixtures("shards")
+def test_raising_the_shards_loses_nothing(api: httpx.Client) -> None:
+    stored = []
+    for store.SHARDS in (1, 2, 7):
+        stored += [create(status=status) for _ in range(5) for status in Status]
+    listed = [each["id"] for page in follow(api, "/incidents?limit=3") for each in page.json()]
+    assert listed == [each.id for each in in_order(stored)]
+    for each in stored:
+        api.patch(f"/incidents/{each.id}", json={"status": "closed"})
+    listed = [each["id"] for page in follow(api, "/incidents?status=closed") for each in page.json()]
+    assert listed == [each.id for each in in_order(stored)]
+
+
+def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, requests: list[str]) -> None:
+    stored = in_order([create("🛴" * 10_000) for _ in range(60)])
+    requests.clear()
+    response = api.get("/incidents?status=open&limit=59")
+    assert [each["id"] for each in response.json()] == [each.id for each in stored[:59]]
+    assert len(response.content) > 2 * 1024 * 1024
+    # 25 of these items make 1 MB.
+    assert requests == ["Query"] * 3
+    assert [len(page.json()) for page in follow(api, "/incidents?limit=59")] == [59, 1]
+
+
+def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(api: httpx.Client, requests: list[str]) -> None:
+    for _ in range(30):
+        create("🛴" * 10_000, Status.CLOSED)
+    create(status=Status.OPEN)
+    requests.clear()
+    assert len(api.get("/incidents?limit=10").json()) == 10
+    assert requests == ["Query"] * 4
