@@ -1,5 +1,6 @@
 """What the behaviour tests do and expect again and again."""
 
+from collections.abc import Iterator
 from typing import NotRequired, TypedDict
 
 import httpx
@@ -45,3 +46,15 @@ def report(api: httpx.Client, description: str = "The point does not answer", **
 def bad_input(response: httpx.Response) -> list[list[str | int]]:
     """Check that the response names bad input; return where each piece of it is."""
     return [error["loc"] for error in assert_problem(response, 422)["errors"]]
+
+
+def follow(api: httpx.Client, url: str) -> Iterator[list[dict[str, str]]]:
+    """Each page from this one on, as a client finds it that knows nothing but the Link header."""
+    for _ in range(1000):
+        response = api.get(url)
+        assert response.status_code == 200, response.text
+        yield response.json()
+        if "next" not in response.links:
+            return
+        url = response.links["next"]["url"]
+    raise AssertionError("the list has no end")

@@ -17,7 +17,7 @@ import pytest
 
 from infra.local import gateway, template
 from tests.conftest import ROOT, LocalRun
-from tests.steps import report
+from tests.steps import follow, report
 
 RunLocal = Callable[[], LocalRun]
 
@@ -29,13 +29,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def every_incident(api: httpx.Client) -> list[dict[str, str]]:
-    incidents: list[dict[str, str]] = []
-    url = "/incidents?limit=100"
-    while url:
-        page = api.get(url)
-        incidents += page.json()
-        url = page.links.get("next", {}).get("url", "")
-    return incidents
+    return [incident for page in follow(api, "/incidents?limit=100") for incident in page]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

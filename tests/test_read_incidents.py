@@ -6,19 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.steps import assert_problem, bad_input, report
-
-
-def follow(api: httpx.Client, url: str) -> list[list[dict[str, str]]]:
-    """Every page from this one on, as a client finds them that knows nothing but the Link header."""
-    pages = []
-    while True:
-        response = api.get(url)
-        assert response.status_code == 200, response.text
-        pages.append(response.json())
-        if "next" not in response.links:
-            return pages
-        url = response.links["next"]["url"]
+from tests.steps import assert_problem, bad_input, follow, report
 
 
 @pytest.mark.parametrize("path", ["/incidents", "/incidents/"])
@@ -71,7 +59,7 @@ def test_a_page_holds_50_incidents_unless_the_request_says_otherwise(api: httpx.
 def test_a_link_leads_to_the_rest_of_the_list(api: httpx.Client) -> None:
     incidents = [report(api, status=status) for status in ("open", "in_progress", "resolved", "open", "open")]
     wanted = [incident["id"] for incident in reversed(incidents) if incident["status"] != "resolved"]
-    pages = follow(api, "/incidents/?status=open,in_progress&limit=3")
+    pages = list(follow(api, "/incidents/?status=open,in_progress&limit=3"))
     assert [len(page) for page in pages] == [3, 1]
     assert sorted(incident["id"] for page in pages for incident in page) == sorted(wanted)
 
