@@ -1,4 +1,4 @@
-"""HTTP as every function speaks it: what a request may hold, how incidents and errors are written.
+"""HTTP as every function speaks it: what a request may hold, how incidents and errors are written, what is logged.
 
 The only place that turns errors into responses. An exception that `_PROBLEMS` does not list leaves the function: Lambda
 counts it and the gateway answers 500.
@@ -8,16 +8,25 @@ import base64
 import json
 import re
 from http import HTTPStatus
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.types import EventHandlerInstance
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from pydantic_core import to_json
 
 from incident import IdempotencyKeyReused, Incident, IncidentNotFound, StoreUnavailable, VersionConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+_log = Logger(service="incident-api", location=None)
 
 MAX_BODY = 64 * 1024
 """Bytes, before any decoding of JSON."""
@@ -49,6 +58,10 @@ _PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
 """Status, title and detail. The titles are RFC 9110's, which Python's own have only since 3.13."""
 
 
+_COUNTED = {VersionConflict: "Conflicts", IdempotencyKeyReused: "Conflicts", StoreUnavailable: "Unavailable"}
+"""The errors that are counted, and the metrics that count them."""
+
+
 class Api(APIGatewayHttpResolver):
     """One function's routes."""
 
@@ -56,6 +69,14 @@ class Api(APIGatewayHttpResolver):
         super().__init__(serializer=_json)
         self.use([_Validation()])  # type: ignore[no-untyped-call]  # Powertools' own __init__ says no type
         self.exception_handler(list(_PROBLEMS))(_problem)
+
+    def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
+        """Answer an event, and log one line about it. What the client wrote is not in the line."""
+        _log.remove_keys(["incident_id"])
+        answer = super().resolve(event, context)
+        request_id = self.current_event.request_context.request_id
+        _log.info("request", request_id=request_id, route=event["routeKey"], status=answer["statusCode"])
+        return answer
 
     @property
     def caller(self) -> str:
@@ -103,6 +124,7 @@ def incident_response(
     incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
 ) -> Response[Incident]:
     """An answer that holds one incident, under its ETag."""
+    _log.append_keys(incident_id=incident.id)
     return Response(
         status_code=status,
         content_type="application/json",
@@ -116,6 +138,13 @@ def etag(incident: Incident) -> str:
     return f'"{incident.version}"'
 
 
+def count(metric: str, **dimensions: str) -> None:
+    """Count one in CloudWatch (a log line in the embedded metric format), under these dimensions."""
+    with single_metric(name=metric, unit=MetricUnit.Count, value=1, namespace="IncidentApi") as counted:
+        for name, value in dimensions.items():
+            counted.add_dimension(name, value)
+
+
 def _json(body: object) -> str:
     return to_json(body).decode()
 
@@ -123,6 +152,8 @@ def _json(body: object) -> str:
 def _problem(error: Exception) -> Response[str]:
     """RFC 9457's problem details. No exception's text is in them, but for the validation's messages on the request."""
     status, title, detail = _PROBLEMS[type(error)]
+    if type(error) in _COUNTED:
+        count(_COUNTED[type(error)])
     problem: dict[str, object] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if isinstance(error, RequestValidationError):
         problem["errors"] = [{"loc": bad["loc"], "msg": bad["msg"]} for bad in error.errors()]

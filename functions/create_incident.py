@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 import store
-from api import Api, incident_response
+from api import Api, count, incident_response
 from incident import IdempotencyKeyReused, Incident, NewIncident, id_for_key, new_id
 
 app = Api()
@@ -39,7 +39,10 @@ def create_incident(
     if not stored.reports_the_same_as(incident):
         raise IdempotencyKeyReused
     headers = {"Location": f"/incidents/{stored.id}"}
-    if stored != incident:
+    if stored == incident:
+        count("IncidentsCreated", source=stored.source)
+    else:
+        count("Replays")
         headers["Idempotent-Replayed"] = "true"
     return incident_response(stored, HTTPStatus.CREATED, headers)
 

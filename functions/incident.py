@@ -65,6 +65,9 @@ class StatusChange(BaseModel):
 class Incident(BaseModel):
     """A recorded incident. Times are RFC 3339 in UTC with exactly three decimals, so that they sort as text."""
 
+    # An item that is none of ours is a fault, and is reported; its description stays out of the report.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     id: str
     description: str
     source: Source

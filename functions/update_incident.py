@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 import store
-from api import Api, incident_response
+from api import Api, count, incident_response
 from incident import Incident, StatusChange
 
 app = Api()
@@ -34,7 +34,9 @@ def update_incident(
     version: Annotated[IfMatch, Header(alias="If-Match")] = None,
 ) -> Response[Incident]:
     """Change an incident's status."""
-    return incident_response(store.set_status(incident_id, change.status, version))
+    incident = store.set_status(incident_id, change.status, version)
+    count("StatusesSet", status=incident.status)
+    return incident_response(incident)
 
 
 def handler(event: dict[str, object], context: LambdaContext) -> dict[str, object]:

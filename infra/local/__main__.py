@@ -50,7 +50,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         database = serve(Database(options.data, template.load()), 0)
-        gateway = Gateway(DynamoDBEndpoint=f"http://{HOST}:{database.port}")
+        functions_log = (options.data / "functions.log").open("a", buffering=1)
+        gateway = Gateway(functions_log, DynamoDBEndpoint=f"http://{HOST}:{database.port}")
         server = serve(gateway, options.port)
     except Unusable as error:
         sys.exit(str(error))

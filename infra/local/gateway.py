@@ -12,10 +12,11 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import parse_qsl, unquote
 
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -55,8 +56,12 @@ Handler = Callable[[dict[str, object], Context], dict[str, object]]
 class Gateway:
     """A WSGI application that answers with the functions. A changed file is taken up by the next request."""
 
-    def __init__(self, **parameters: str) -> None:
-        """Give the functions the environment that the template declares for these parameters of the stack."""
+    def __init__(self, log: TextIO | None = None, **parameters: str) -> None:
+        """Give the functions the environment that the template declares for these parameters of the stack.
+
+        What the functions write to the standard output goes to `log`, where there is one, as it goes to CloudWatch on AWS.
+        """
+        self._log = log
         self._parameters = parameters
         self._loaded: dict[Path, int] = {}
         self._routes: list[Route] = []
@@ -68,7 +73,7 @@ class Gateway:
         request = Request(environ)
         request.max_content_length = MAX_PAYLOAD
         try:
-            with self._lock:
+            with self._lock, redirect_stdout(self._log or sys.stdout):
                 response = self._answer(request)
         except RequestEntityTooLarge:
             response = _message(413, "Request Entity Too Large")
