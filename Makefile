@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test check format lock
+.PHONY: help run test fuzz check format lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -22,8 +22,12 @@ run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.l
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
 
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
-	.venv/bin/pytest
-	$(if $(RUNTIME),.venv-3.13/bin/pytest)
+	@$(if $(RUNTIME),.venv-3.13/bin/pytest -p no:cacheprovider >.venv-3.13/log 2>&1 & runtime=$$!;) \
+	.venv/bin/pytest; here=$$?; \
+	$(if $(RUNTIME),wait $$runtime; there=$$?; cat .venv-3.13/log; [ $$there -eq 0 ] &&) [ $$here -eq 0 ]
+
+fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
+	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_events.py tests/test_faults.py tests/test_paging.py
 
 check: .venv/for-all  ## lint, format, types, template
 	.venv/bin/ruff check

@@ -11,17 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 from zlib import crc32
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from incident import ID, Incident, IncidentNotFound, Status, StoreUnavailable, VersionConflict, now
 
 if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import (
         AttributeValueTypeDef,
         GetItemOutputTypeDef,
@@ -29,21 +30,39 @@ if TYPE_CHECKING:
         QueryOutputTypeDef,
     )
 
+    class _Answer(TypedDict):
+        headers: dict[str, str]
+        body: bytes
+
+
 TABLE = os.environ["TABLE_NAME"]
 INDEX = "by-status"
 SHARDS = int(os.environ["STATUS_SHARDS"])
 
-# Three attempts of at most 1 + 2 seconds, and at most 1 + 2 seconds of back-off between them when throttled: an answer
-# within 12 seconds, inside the functions' timeout (20), inside the gateway's (30).
-_dynamodb = boto3.client(
-    "dynamodb",
-    config=Config(
-        connect_timeout=1,
-        read_timeout=2,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=32,
-    ),
+# Three attempts of at most 1 + 2 seconds; between them, when throttled, at most 1 and 2 seconds, and 5 more each if DynamoDB
+# asks for them: an answer within 22 seconds, inside the functions' timeout (25), inside the gateway's (30).
+CONFIG = Config(
+    connect_timeout=1,
+    read_timeout=2,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=32,
 )
+
+
+def connect(endpoint: str | None = None, config: Config = CONFIG) -> "DynamoDBClient":
+    """A client of DynamoDB, the region's own unless there is another endpoint."""
+    client = boto3.client("dynamodb", endpoint_url=endpoint, config=config)
+    client.meta.events.register("before-parse.dynamodb", _refuse_a_cut_answer)
+    return client
+
+
+def _refuse_a_cut_answer(response_dict: "_Answer", **_: object) -> None:
+    # botocore takes an answer whose connection was cut for a whole one, and then finds no incident in it.
+    if len(response_dict["body"]) < int(response_dict["headers"].get("content-length", 0)):
+        raise ConnectionClosedError(endpoint_url="dynamodb")
+
+
+_dynamodb = connect()
 _threads = ThreadPoolExecutor(max_workers=32)
 
 # The errors below 500 that pass by themselves. Any other is a fault of the code or of the deployment, and is let through.

@@ -14,9 +14,11 @@ import boto3
 import httpx
 import moto
 import pytest
+from hypothesis import settings
 
 from infra.local import __main__ as local
 from infra.local import template
+from infra.local.database import Database
 from infra.local.gateway import Gateway
 
 if TYPE_CHECKING:
@@ -27,8 +29,13 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = template.load()
 
 # Set before the functions are imported, as Lambda does.
-os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="eu-central-1")
 os.environ.update(TEMPLATE.environment())
+
+# make test, and make fuzz (`--hypothesis-profile=fuzz`). The machine's speed is no matter of either.
+settings.register_profile("test", max_examples=100, deadline=None)
+settings.register_profile("fuzz", max_examples=3000, deadline=None)
+settings.load_profile("test")
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +97,14 @@ def requests() -> Iterator[list[str]]:
     events.unregister("request-created.dynamodb", note)
 
 
+@pytest.fixture(scope="session")
+def database(serve: Callable[["WSGIApplication"], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the local run's database: over real sockets, in a region of its own, apart from `table`."""
+    database = Database(tmp_path_factory.mktemp("database"), TEMPLATE)
+    yield serve(database)
+    database.close()
+
+
 class LocalRun:
     """`python -m infra.local`, as `make run` starts it."""
 
@@ -106,7 +121,7 @@ class LocalRun:
     def stop(self, signal: int) -> str:
         """Send the signal; return the rest of what the program printed."""
         self.process.send_signal(signal)
-        self.process.wait()
+        self.process.wait(timeout=30)
         self.client.close()
         with self.output:
             return self.output.read()

@@ -112,7 +112,7 @@ def test_a_write_that_cannot_be_kept_is_not_acknowledged(run_local: RunLocal) ->
     resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (size + 100, size + 100))
     with pytest.raises(httpx.TransportError):
         local.client.post("/incidents", json={"description": "lost", "source": "operator"})
-    assert local.process.wait() == 1
+    assert local.process.wait(timeout=30) == 1
     assert "cannot be written: File too large. Stopped." in local.stop(signal.SIGKILL)
     assert every_incident(run_local().client) == [first]
 

@@ -161,7 +161,9 @@ class Lists(RuleBasedStateMachine):
 @pytest.mark.usefixtures("table", "shards")
 def test_lists_are_those_of_a_plain_list(clock: Clock) -> None:
     Lists.clock = clock
-    run_state_machine_as_test(Lists, settings=settings(max_examples=25, stateful_step_count=12, deadline=None))
+    run_state_machine_as_test(
+        Lists, settings=settings(max_examples=settings().max_examples // 4, stateful_step_count=12)
+    )
 
 
 def test_links_lead_to_every_incident_once_at_every_limit(api: httpx.Client, load: Load) -> None:

@@ -47,7 +47,9 @@ def main() -> None:
     logging.getLogger("infra.local").setLevel(logging.INFO)
     # boto3 asks for all three; this database looks at none.
     os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local", AWS_DEFAULT_REGION="us-east-1")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that starts a program in the background has it ignore Ctrl-C's signal: whoever sends one means it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         database = serve(Database(options.data, template.load()), 0)
         functions_log = (options.data / "functions.log").open("a", buffering=1)

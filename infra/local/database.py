@@ -70,6 +70,10 @@ class Database:
             response = Response(json.dumps(error), status=400, content_type="application/x-amz-json-1.0")
         return response(environ, start_response)
 
+    def close(self) -> None:
+        """Leave the data folder to others."""
+        self._journal.close()
+
     def _answer(self, operation: str, body: bytes) -> Response:
         response = self._post(operation, body)
         if operation in WRITES and response.status_code == 200:

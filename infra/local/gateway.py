@@ -135,13 +135,14 @@ def _event(request: Request, route: Route, parameters: dict[str, str]) -> dict[s
         query.setdefault(name, []).append(value)
     host = request.headers.get("Host", "localhost")
     headers = {name.lower(): value for name, value in request.headers if name.lower() != "cookie"}
+    client = request.remote_addr or ""
     now = datetime.now(UTC)
     event: dict[str, object] = {
         "version": "2.0",
         "routeKey": route.key,
         "rawPath": unquote(path),
         "rawQueryString": query_string,
-        "headers": headers | {"x-forwarded-proto": "http", "x-forwarded-for": request.remote_addr},
+        "headers": headers | {"x-forwarded-proto": "http", "x-forwarded-for": client},
         "requestContext": {
             "accountId": "123456789012",
             "apiId": "local",
@@ -151,7 +152,7 @@ def _event(request: Request, route: Route, parameters: dict[str, str]) -> dict[s
                 "method": request.method,
                 "path": unquote(path),
                 "protocol": request.environ["SERVER_PROTOCOL"],
-                "sourceIp": request.remote_addr,
+                "sourceIp": client,
                 "userAgent": request.headers.get("User-Agent", ""),
             },
             "requestId": str(uuid.uuid4()),

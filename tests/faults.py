@@ -1,0 +1,116 @@
+"""DynamoDB on a bad day: a proxy before the database, on a real socket, that does to each request what a script says."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+
+class Fault(NamedTuple):
+    """What befalls a request: whether DynamoDB does what it asks, and what the client hears of it."""
+
+    name: str
+    done: bool = False
+    status: int = 0  # 0: no answer, but a connection that is cut
+    code: str = ""
+    stalls: bool = False  # no answer, and a connection that stays open
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+PASSING = [
+    Fault("cut before the work"),
+    Fault("cut after the work", done=True),
+    Fault("cut in the midst of the answer", done=True, status=200),
+    Fault("stalled before the work", stalls=True),
+    Fault("stalled after the work", done=True, stalls=True),
+    Fault("failed", status=500, code="InternalServerError"),
+    Fault("failed after the work", done=True, status=500, code="InternalServerError"),
+    Fault("something before DynamoDB failed", status=503),
+    Fault("throughput exceeded", status=400, code="ProvisionedThroughputExceededException"),
+    Fault("throttled", status=400, code="ThrottlingException"),
+    Fault("requests exceeded", status=400, code="RequestLimitExceeded"),
+    Fault("in a transaction", status=400, code="TransactionConflictException"),
+    Fault("written in another region", status=400, code="ReplicatedWriteConflictException"),
+    Fault("expired credentials", status=400, code="ExpiredTokenException"),
+]
+"""These pass by themselves: the API answers 503, and the client tries again."""
+
+LASTING = [
+    Fault("no such table", status=400, code="ResourceNotFoundException"),
+    Fault("not allowed", status=400, code="AccessDeniedException"),
+    Fault("wrong request", status=400, code="ValidationException"),
+    Fault("unknown credentials", status=400, code="UnrecognizedClientException"),
+    Fault("item collection too large", status=400, code="ItemCollectionSizeLimitExceededException"),
+]
+"""These somebody has to mend: the function fails, and an alarm rings."""
+
+
+class Proxy:
+    """Each request meets the next fault of the script, None for none; when the script is at its end, requests pass."""
+
+    def __init__(self, database: str) -> None:
+        self.database = urlsplit(database).netloc
+        self.script: Iterator[Fault | None] = iter(())
+        self.asked = 0
+        self._lock = threading.Lock()
+        self.over = threading.Event()
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """Serve; yield the address."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        self.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    def next_fault(self) -> Fault | None:
+        """What befalls the request that has just come."""
+        with self._lock:
+            self.asked += 1
+            return next(self.script, None)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    proxy: Proxy
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        fault = self.proxy.next_fault()
+        status, answer = self._ask(body) if fault is None or fault.done else (0, b"")
+        if fault is None:
+            self._answer(status, answer)
+        elif fault.stalls:
+            self.proxy.over.wait()
+        elif fault.status == 200:
+            self._answer(status, answer, len(answer) // 2)
+        elif fault.status:
+            error = json.dumps({"__type": f"com.amazonaws#{fault.code}"}) if fault.code else "<html>"
+            self._answer(fault.status, error.encode())
+
+    def _ask(self, body: bytes) -> tuple[int, bytes]:
+        database = HTTPConnection(self.proxy.database)
+        database.request("POST", "/", body, dict(self.headers.items()))
+        response = database.getresponse()
+        answer = response.read()
+        database.close()
+        return response.status, answer
+
+    def _answer(self, status: int, body: bytes, sent: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:sent])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests look at what comes of it."""

@@ -1,0 +1,260 @@
+"""What becomes of reports when clients repeat them, race each other, and DynamoDB fails."""
+
+import inspect
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import botocore.exceptions
+import botocore.session
+import httpx
+import pytest
+from botocore.config import Config
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import JsonValue
+from werkzeug.test import Client
+
+import store
+from incident import StoreUnavailable
+from infra.local.gateway import Gateway
+from tests.conftest import TEMPLATE
+from tests.faults import LASTING, PASSING, Fault, Proxy
+from tests.steps import assert_problem, report
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+NEW = {"description": "The point does not answer", "source": "partner"}
+# What boto3 tries again by itself, and at once.
+REPEATED = [fault for fault in PASSING if fault.status in (0, 500, 503)]
+# What is asked for, by DynamoDB's operation.
+REQUESTS = {
+    "PutItem": ("POST", "/incidents", NEW),
+    "GetItem": ("GET", f"/incidents/{UNKNOWN}", None),
+    "Query": ("GET", "/incidents?status=open", None),
+    "UpdateItem": ("PATCH", f"/incidents/{UNKNOWN}", {"status": "closed"}),
+}
+
+
+@pytest.fixture(scope="module")
+def listening(database: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before the database, and its address."""
+    proxy = Proxy(database)
+    with proxy.listening() as address:
+        yield proxy, address
+
+
+@pytest.fixture
+def proxy(listening: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The proxy between the functions and the database. The functions lose patience sooner than on AWS."""
+    proxy, address = listening
+    proxy.script, proxy.asked = iter(()), 0
+    # A client of its own for each test: botocore stops repeating when many of a client's requests have failed.
+    monkeypatch.setattr(store, "_dynamodb", store.connect(address, impatient(attempts=2)))
+    return proxy
+
+
+def impatient(attempts: int) -> Config:
+    """The store's configuration, but for waits that tests would feel."""
+    return store.CONFIG.merge(Config(read_timeout=0.2, retries={"mode": "standard", "total_max_attempts": attempts}))
+
+
+@pytest.fixture
+def client(address: str, proxy: Proxy) -> Iterator[httpx.Client]:  # noqa: ARG001 (the proxy has to be there)
+    """A client of the API behind which the faults are."""
+    with httpx.Client(base_url=address) as client:
+        yield client
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("fault", PASSING, ids=repr)
+def test_a_failure_that_passes_is_a_503_and_never_a_2xx(
+    client: httpx.Client, proxy: Proxy, fault: Fault, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(attempts=1)))
+    proxy.script = itertools.repeat(fault)
+    method, path, body = REQUESTS[operation]
+    response = client.request(method, path, json=body)
+    assert_problem(response, 503)
+    assert int(response.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("fault", LASTING, ids=repr)
+def test_a_fault_of_the_deployment_is_not_made_out_to_pass(
+    client: httpx.Client, proxy: Proxy, fault: Fault, operation: str
+) -> None:
+    proxy.script = itertools.repeat(fault)
+    method, path, body = REQUESTS[operation]
+    response = client.request(method, path, json=body)
+    # The gateway's answer to a function that has failed.
+    assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
+    assert proxy.asked == 1
+
+
+@pytest.mark.parametrize("fault", REPEATED, ids=repr)
+def test_a_put_that_boto3_repeats_is_one_incident_and_no_replay(
+    client: httpx.Client, proxy: Proxy, fault: Fault
+) -> None:
+    proxy.script = iter([fault])
+    response = client.post("/incidents", json=NEW | {"description": repr(fault)})
+    assert response.status_code == 201
+    assert "Idempotent-Replayed" not in response.headers
+    assert proxy.asked == 2
+    listed = client.get("/incidents?limit=100").json()
+    assert [each for each in listed if each["description"] == repr(fault)] == [response.json()]
+
+
+@pytest.mark.parametrize("fault", REPEATED, ids=repr)
+def test_a_guarded_change_that_boto3_repeats_is_made_once(client: httpx.Client, proxy: Proxy, fault: Fault) -> None:
+    path = f"/incidents/{report(client)['id']}"
+    proxy.script = iter([fault])
+    response = client.patch(path, json={"status": "closed"}, headers={"If-Match": '"1"'})
+    assert (response.status_code, response.json()["status"], response.json()["version"]) == (200, "closed", 2)
+
+
+def test_a_database_that_is_not_there_is_a_503(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_dynamodb", store.connect("http://127.0.0.1:9"))
+    for method, path, body in REQUESTS.values():
+        assert_problem(client.request(method, path, json=body), 503)
+
+
+def until_answered(client: httpx.Client, method: str, path: str, **request: dict[str, str]) -> httpx.Response:
+    """Ask as the README tells a client to: again after a 503 or a cut connection."""
+    for _ in range(20):
+        response = client.request(method, path, json=request["json"], headers=request["headers"])
+        if response.status_code != 503:
+            return response
+    raise AssertionError("the faults have an end; the 503s have none")
+
+
+# The faults that take no time: boto3 waits for the end of a stall, and up to a second after a throttle.
+QUICK = [
+    fault
+    for fault in PASSING
+    if not fault.stalls and not fault.code.endswith(("Exceeded", "ExceededException", "ingException"))
+]
+SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK), max_size=8)
+
+
+@given(script=SCRIPTS, lost=st.lists(st.booleans(), max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_client_that_retries_ends_with_one_incident_for_each_report(
+    client: httpx.Client, proxy: Proxy, script: list[Fault | None], lost: list[bool]
+) -> None:
+    """Whatever is cut between the function and DynamoDB, and whichever answers are lost on their way to the client."""
+    key = str(uuid.uuid4())
+    new = NEW | {"description": key}
+    proxy.script = iter(script)
+    for is_lost in [*lost, False]:
+        response = until_answered(client, "POST", "/incidents", json=new, headers={"Idempotency-Key": key})
+        if not is_lost:
+            break
+    assert response.status_code == 201
+    created = response.json()
+    path = f"/incidents/{created['id']}"
+    for is_lost in [*lost, False]:
+        response = until_answered(client, "PATCH", path, json={"status": "closed"}, headers={"If-Match": '"1"'})
+        if not is_lost:
+            break
+    assert response.status_code == 200
+    proxy.script = iter(())
+    expected = created | {"status": "closed", "version": 2, "updated_at": response.json()["updated_at"]}
+    assert response.json() == client.get(path).json() == expected
+    newest = client.get("/incidents?limit=3").json()
+    assert [each["id"] for each in newest if each["description"] == key] == [created["id"]]
+
+
+# ---- races: functions in processes of their own, as on Lambda
+
+
+Request = tuple[str, str, dict[str, str], dict[str, str]]
+Answer = tuple[int, dict[str, JsonValue], str | None]
+Race = Callable[[list[Request]], list[Answer]]
+_function: Client
+
+
+def start_function(database: str) -> None:
+    """Make this process an environment of the functions' before the database."""
+    global _function
+    store._dynamodb = store.connect(database)
+    _function = Client(Gateway())
+
+
+def ask(request: Request) -> Answer:
+    """Let this process's function answer."""
+    method, path, body, headers = request
+    response = _function.open(path, method=method, json=body, headers=headers)
+    return response.status_code, response.get_json(), response.headers.get("Idempotent-Replayed")
+
+
+@pytest.fixture(scope="module")
+def race(database: str) -> Iterator[Race]:
+    """Send all the requests at once, through four processes."""
+    with ProcessPoolExecutor(4, get_context("spawn"), start_function, (database,)) as processes:
+        yield lambda requests: list(processes.map(ask, requests))
+
+
+def test_100_creates_with_one_key_are_one_incident(race: Race) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    answers = race([("POST", "/incidents", NEW, key)] * 100)
+    assert {status for status, _, _ in answers} == {201}
+    assert len({incident["id"] for _, incident, _ in answers}) == 1
+    assert all(incident == answers[0][1] for _, incident, _ in answers)
+    assert None in {replayed for _, _, replayed in answers}
+
+    ((status, problem, _),) = race([("POST", "/incidents", NEW | {"description": "Another"}, key)])
+    assert (status, problem["title"]) == (422, "Unprocessable Content")
+
+
+def test_of_100_changes_of_one_version_one_is_made(race: Race) -> None:
+    path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
+    statuses = ["in_progress", "resolved", "closed", "open"] * 25
+    answers = race([("PATCH", path, {"status": status}, {"If-Match": '"1"'}) for status in statuses])
+    ((_, stored, _),) = race([("GET", path, {}, {})])
+    assert stored["version"] == 2
+    for asked, (status, answer, _) in zip(statuses, answers, strict=True):
+        if asked == stored["status"]:
+            assert (status, answer) == (200, stored)
+        else:
+            # The first version is open: a change to what already stands is taken for one that got through.
+            assert status == 412 or (status, answer["version"], asked) == (200, 1, "open")
+
+
+def test_unguarded_changes_are_all_made(race: Race) -> None:
+    path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
+    answers = race([("PATCH", path, {"status": "closed"}, {})] * 100)
+    assert {incident["version"] for _, incident, _ in answers if isinstance(incident["version"], int)} == {
+        *range(2, 102)
+    }
+
+
+# ---- nothing is forgotten
+
+
+def test_every_failure_of_a_connection_is_mapped() -> None:
+    connection = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
+    for name, error in inspect.getmembers(botocore.exceptions, inspect.isclass):
+        if issubclass(error, connection):
+            with pytest.raises(StoreUnavailable), store._or_unavailable():
+                raise error(error=OSError(name), endpoint_url="", proxy_url="")
+
+
+def test_every_error_that_dynamodb_documents_is_tried_above() -> None:
+    service = botocore.session.get_session().get_service_model("dynamodb")
+    documented = {error.name for operation in REQUESTS for error in service.operation_model(operation).error_shapes}
+    tried = {fault.code for fault in [*PASSING, *LASTING]}
+    assert documented - tried == {"ConditionalCheckFailedException"}
+
+
+def test_the_longest_wait_for_dynamodb_is_inside_the_functions_timeout() -> None:
+    config = vars(store.connect().meta.config)
+    attempts = config["retries"]["total_max_attempts"]
+    # botocore's own: waits of 1 and 2 seconds at the most when throttled, and 5 more where DynamoDB asks for them.
+    waits = sum(2**attempt + 5 for attempt in range(attempts - 1))
+    longest = attempts * (config["connect_timeout"] + config["read_timeout"]) + waits
+    timeout = TEMPLATE.Globals["Function"]["Timeout"]
+    assert config["retries"]["mode"] == "standard"
+    assert isinstance(timeout, int)
+    assert longest < timeout < 30
