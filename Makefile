@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test fuzz check format lock
+.PHONY: help run test fuzz check format bench-list lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -14,6 +14,8 @@ RUNTIME ?= $(call first_of,python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/
 
 run_pins := functions/requirements.txt infra/local/requirements.txt
 all_pins := $(run_pins) tests/requirements.txt
+peers := tests/benchmarks/peers
+bench_pins := $(all_pins) tests/benchmarks/requirements.txt $(peers)/fastapi_mangum/requirements.txt
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -29,16 +31,19 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_events.py tests/test_faults.py tests/test_paging.py
 
-check: .venv/for-all  ## lint, format, types, template
+check: .venv/for-all .venv-bench/for-all  ## lint, format, types, template
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy
+	.venv-bench/bin/mypy
 	.venv/bin/cfn-lint template.yaml
 	$(if $(shell command -v sam),sam validate --lint)
 
 format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
+	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
 
 # ---- environments: made once, and again when the pins change
 
@@ -52,6 +57,9 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 .venv-3.13/for-all: $(all_pins)
 	$(call install,.venv-3.13,$(RUNTIME),$^)
 
+.venv-bench/for-all: $(bench_pins)
+	$(call install,.venv-bench,$(or $(RUNTIME),$(PYTHON)),$^)
+
 define install
 @[ -n "$(2)" ] || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python"; exit 1; }
 @echo "Setting up $(1), this once ..."
@@ -62,8 +70,8 @@ endef
 
 # ---- pins: run `make lock` after a change of pyproject.toml's dependencies
 
-compile = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --upgrade
+resolve = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
+compile = $(resolve) pyproject.toml
 # What these files pin, the next one takes as it is and does not repeat.
 beyond = $(addprefix --constraint ,$(1)) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' $(1))
 
@@ -72,3 +80,6 @@ lock: .venv/for-all  ## pin the newest versions that pyproject.toml allows
 	$(compile) --output-file functions/requirements.txt
 	$(compile) --group local $(call beyond,functions/requirements.txt) --output-file infra/local/requirements.txt
 	$(compile) --group dev $(call beyond,$(run_pins)) --output-file tests/requirements.txt
+	$(resolve) --group fastapi-mangum --constraint functions/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
+	$(resolve) --group bare --constraint functions/requirements.txt --output-file $(peers)/bare/requirements.txt
+	$(compile) --group bench $(call beyond,$(all_pins)) --output-file tests/benchmarks/requirements.txt
