@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test fuzz check format bench-list lock
+.PHONY: help run sam-local database test e2e test-sam-local fuzz check format bench-list build deploy lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -9,19 +9,32 @@ DATA ?= .local
 first_of = $(shell for python in $(1); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PYTHON ?= $(call first_of,python3 python3.13 python3.12 python3.11)
-# The functions' runtime: where it is installed, the tests run on it too.
+# The functions' runtime: needed to build them; where it is installed, the tests run on it too.
 RUNTIME ?= $(call first_of,python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-run_pins := functions/requirements.txt infra/local/requirements.txt
+# The SAM CLI: the one on the PATH, else one of our own. infra/layer/Makefile is told of the runtime by the environment.
+SAM ?= $(or $(shell command -v sam),$(CURDIR)/.venv-sam/bin/sam)
+sam_environment := $(if $(RUNTIME),RUNTIME=$(RUNTIME))
+sam_installed := $(if $(findstring $(CURDIR)/.venv-sam,$(SAM)),.venv-sam/installed)
+
+run_pins := infra/layer/requirements.txt infra/local/requirements.txt
 all_pins := $(run_pins) tests/requirements.txt
 peers := tests/benchmarks/peers
 bench_pins := $(all_pins) tests/benchmarks/requirements.txt $(peers)/fastapi_mangum/requirements.txt
+
+behaviour := tests/test_create_incident.py tests/test_read_incidents.py tests/test_update_incident.py
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
 
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
+
+sam-local: .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
+	@$(sam_environment) .venv/bin/python -m infra.local.sam --sam $(SAM) --port $(PORT) --data $(DATA)
+
+database: .venv/for-run  ## the database alone, on port 8001, for a `sam local start-api` of your own
+	@.venv/bin/python -m infra.local.sam --sam "" --data $(DATA)
 
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
 	@$(if $(RUNTIME),.venv-3.13/bin/pytest -p no:cacheprovider >.venv-3.13/log 2>&1 & runtime=$$!;) \
@@ -31,12 +44,19 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_events.py tests/test_faults.py tests/test_paging.py
 
-check: .venv/for-all .venv-bench/for-all  ## lint, format, types, template
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
+e2e: .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
+	$(sam_environment) .venv-3.13/bin/pytest --on aws tests/e2e/test_aws.py $(behaviour)
+
+test-sam-local: .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
+	$(sam_environment) .venv/bin/pytest --on sam-local tests/e2e/test_sam_local.py $(behaviour)
+
+check: .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
+	.venv-bench/bin/ruff check
+	.venv-bench/bin/ruff format --check
 	.venv-bench/bin/mypy
-	.venv/bin/cfn-lint template.yaml
-	$(if $(shell command -v sam),sam validate --lint)
+	.venv-bench/bin/cfn-lint template.yaml infra/monitoring.yaml
+	$(SAM) validate --lint
+	.venv-checkov/bin/checkov --quiet --compact --skip-download --framework cloudformation --file template.yaml infra/monitoring.yaml
 
 format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
@@ -44,6 +64,13 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 
 bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
 	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
+
+build: $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
+	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
+
+deploy: $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
+	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
+	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
 
 # ---- environments: made once, and again when the pins change
 
@@ -60,26 +87,38 @@ bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 
 .venv-bench/for-all: $(bench_pins)
 	$(call install,.venv-bench,$(or $(RUNTIME),$(PYTHON)),$^)
 
+.venv-sam/installed: infra/sam/requirements.txt
+	$(call install,.venv-sam,$(PYTHON),$^)
+
+.venv-aws/installed: tests/e2e/requirements.txt
+	$(call install,.venv-aws,$(RUNTIME),$^)
+
+.venv-checkov/installed: infra/checkov/requirements.txt
+	$(call install,.venv-checkov,$(PYTHON),$^)
+
 define install
 @[ -n "$(2)" ] || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python"; exit 1; }
 @echo "Setting up $(1), this once ..."
 @$(2) -m venv $(1) || { echo "Python cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-@$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$(3))
+@# Without looking for dependencies: the pins are all there is, and pip does not find them for a package with extras.
+@$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(3))
 @touch $@
 endef
 
 # ---- pins: run `make lock` after a change of pyproject.toml's dependencies
 
-resolve = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
-compile = $(resolve) pyproject.toml
+compile = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
 # What these files pin, the next one takes as it is and does not repeat.
 beyond = $(addprefix --constraint ,$(1)) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' $(1))
 
 lock: .venv/for-all  ## pin the newest versions that pyproject.toml allows
 	.venv/bin/pip install --quiet --disable-pip-version-check uv
-	$(compile) --output-file functions/requirements.txt
-	$(compile) --group local $(call beyond,functions/requirements.txt) --output-file infra/local/requirements.txt
-	$(compile) --group dev $(call beyond,$(run_pins)) --output-file tests/requirements.txt
-	$(resolve) --group fastapi-mangum --constraint functions/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
-	$(resolve) --group bare --constraint functions/requirements.txt --output-file $(peers)/bare/requirements.txt
-	$(compile) --group bench $(call beyond,$(all_pins)) --output-file tests/benchmarks/requirements.txt
+	$(compile) pyproject.toml --output-file infra/layer/requirements.txt
+	$(compile) pyproject.toml --group local $(call beyond,infra/layer/requirements.txt) --output-file infra/local/requirements.txt
+	$(compile) pyproject.toml --group dev $(call beyond,$(run_pins)) --output-file tests/requirements.txt
+	$(compile) pyproject.toml --group bench $(call beyond,$(all_pins)) --output-file tests/benchmarks/requirements.txt
+	$(compile) --group fastapi-mangum --constraint infra/layer/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
+	$(compile) --group bare --constraint infra/layer/requirements.txt --output-file $(peers)/bare/requirements.txt
+	$(compile) --group sam --output-file infra/sam/requirements.txt
+	$(compile) --group checkov --output-file infra/checkov/requirements.txt
+	$(compile) --group aws --output-file tests/e2e/requirements.txt
