@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test check format lock
+.PHONY: help run test check format openapi lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -35,6 +35,9 @@ check: .venv/for-all  ## lint, format, types, template
 format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the contract
+	.venv/bin/python -m infra.openapi
 
 # ---- environments: made once, and again when the pins change
 

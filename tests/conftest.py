@@ -18,6 +18,7 @@ import pytest
 from infra.local import __main__ as local
 from infra.local import template
 from infra.local.gateway import Gateway
+from tests.document import assert_documented
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -71,8 +72,8 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 @pytest.fixture
 def api(address: str, table: str) -> Iterator[httpx.Client]:  # noqa: ARG001 (the table has to be there)
-    """A client of the API."""
-    with httpx.Client(base_url=address) as client:
+    """A client of the API, that takes no answer which infra/openapi.json does not have."""
+    with httpx.Client(base_url=address, event_hooks={"response": [assert_documented]}) as client:
         yield client
 
 
