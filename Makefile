@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run sam-local database test e2e test-sam-local fuzz check format bench-list build deploy lock
+.PHONY: help run sam-local database test e2e test-sam-local fuzz check format openapi bench-list build deploy lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -61,6 +61,9 @@ check: .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, fo
 format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the contract
+	.venv/bin/python -m infra.openapi
 
 bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
 	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging

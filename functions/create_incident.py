@@ -27,7 +27,7 @@ def _key(value: str) -> str:
 IdempotencyKey = Annotated[str, AfterValidator(_key)]
 
 
-@app.post("/incidents/")
+@app.post("/incidents/", include_in_schema=False)
 @app.post("/incidents")
 def create_incident(
     new: Annotated[NewIncident, Body()],

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 MAX_DESCRIPTION = 10_000
 """Characters (Unicode code points), counted after trimming."""
@@ -37,11 +37,7 @@ class Source(StrEnum):
     PARTNER = "partner"
 
 
-Description = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_DESCRIPTION),
-    Field(description="What happened, in the reporter's words."),
-]
+Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_DESCRIPTION)]
 
 
 class NewIncident(BaseModel):

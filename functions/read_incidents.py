@@ -37,7 +37,7 @@ Cursor = Annotated[str, AfterValidator(_position)]
 """Opaque to the client; here the position of the last incident of the page before."""
 
 
-@app.get("/incidents/")
+@app.get("/incidents/", include_in_schema=False)
 @app.get("/incidents")
 def list_incidents(
     status: Annotated[list[Status] | None, Query()] = None,
@@ -55,13 +55,13 @@ def list_incidents(
     return Response(HTTPStatus.OK, "application/json", page, headers)
 
 
-@app.get("/incidents/<incident_id>")
+@app.get("/incidents/<id>")
 def get_incident(
-    incident_id: Annotated[str, Path()],
+    id: Annotated[str, Path()],
     if_none_match: Annotated[str, Header(alias="If-None-Match")] = "",
 ) -> Response[Incident]:
     """One incident, as of the last acknowledged change."""
-    incident = store.get(incident_id)
+    incident = store.get(id)
     # RFC 9110, section 13.1.2: a list, compared without regard to weakness.
     known = re.findall(r'"[^"]*"|^\*$', if_none_match)
     if etag(incident) in known or "*" in known:

@@ -27,14 +27,14 @@ IfMatch = Annotated[int | None, BeforeValidator(_version, json_schema_input_type
 """The version that the change is meant for; none for any version."""
 
 
-@app.patch("/incidents/<incident_id>")
+@app.patch("/incidents/<id>")
 def update_incident(
-    incident_id: Annotated[str, Path()],
+    id: Annotated[str, Path()],
     change: Annotated[StatusChange, Body()],
     version: Annotated[IfMatch, Header(alias="If-Match")] = None,
 ) -> Response[Incident]:
     """Change an incident's status."""
-    incident = store.set_status(incident_id, change.status, version)
+    incident = store.set_status(id, change.status, version)
     count("StatusesSet", status=incident.status)
     return incident_response(incident)
 

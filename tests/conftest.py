@@ -24,6 +24,7 @@ from infra.local import __main__ as local
 from infra.local import template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
+from tests.document import assert_documented
 from tests.e2e.aws import Aws, emulated_aws
 from tests.e2e.sam_local import SamLocal, sam_local
 
@@ -102,7 +103,7 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 @pytest.fixture
 def api(request: pytest.FixtureRequest, elsewhere: Aws | SamLocal | None) -> Iterator[httpx.Client]:
-    """A client of the API."""
+    """A client of the API, that takes no answer which infra/openapi.json does not have."""
     if elsewhere:
         for page in elsewhere.dynamodb.get_paginator("scan").paginate(TableName=elsewhere.table):
             for item in page["Items"]:
@@ -111,6 +112,7 @@ def api(request: pytest.FixtureRequest, elsewhere: Aws | SamLocal | None) -> Ite
     else:
         request.getfixturevalue("table")
         client = httpx.Client(base_url=request.getfixturevalue("address"))
+    client.event_hooks = {"response": [assert_documented]}
     with client:
         yield client
 

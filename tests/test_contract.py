@@ -24,7 +24,8 @@ def routes_of_the_handlers() -> set[tuple[str, str]]:
     for module in FUNCTIONS.values():
         app: api.Api = importlib.import_module(module).app
         found |= {
-            (route.method, re.sub(r"<\w+>", "{id}", route.path)) for route in app._static_routes + app._dynamic_routes
+            (route.method, re.sub(r"<(\w+)>", r"{\1}", route.path))
+            for route in app._static_routes + app._dynamic_routes
         }
     return found
 

@@ -61,6 +61,7 @@ def main() -> None:
         sys.exit(f"Port {options.port} cannot be used ({error}). Another one: make run PORT=8001")
     Thread(target=database.serve_forever, daemon=True).start()
     print(f"The API answers on http://localhost:{server.port}/incidents/")
+    print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {options.data.resolve()}. Ctrl-C stops.", flush=True)
     try:
         server.serve_forever()

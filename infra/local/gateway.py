@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from infra.local import template
+from infra.local import docs, template
 from infra.local.template import Route
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Gateway:
             parameters = route.match(request.method, path)
             if parameters is not None:
                 return self._invoke(route, _event(request, route, parameters))
-        return _message(404, "Not Found")
+        page = docs.page(path) if request.method == "GET" else None
+        return page or _message(404, "Not Found")
 
     def _invoke(self, route: Route, event: dict[str, object]) -> Response:
         module, _, name = route.handler.rpartition(".")

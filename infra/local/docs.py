@@ -1,0 +1,62 @@
+"""The interactive documentation beside the local API: /docs and /openapi.json, from what is installed. AWS has neither."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from werkzeug.wrappers import Response
+
+_UI = resources.files("aws_lambda_powertools.event_handler.openapi.swagger_ui")
+
+_DOCUMENT = Path(__file__).parents[1] / "openapi.json"
+
+_FILES = {
+    "/docs/swagger-ui.css": ("swagger-ui.min.css", "text/css"),
+    "/docs/swagger-ui.js": ("swagger-ui-bundle.min.js", "text/javascript"),
+}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Incident API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+<div id="docs"></div>
+<script src="/docs/swagger-ui.js"></script>
+<script>
+  SwaggerUIBundle({
+    url: "/openapi.json",
+    dom_id: "#docs",
+    deepLinking: true,
+    displayRequestDuration: true,
+    validatorUrl: null,
+  });
+</script>
+</html>
+"""
+
+# The page asks nothing of any other host, even if a later Swagger UI wants to.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:",
+    "Cache-Control": "no-cache",
+}
+
+
+def page(path: str) -> Response | None:
+    """What the documentation has under this path."""
+    if path in ("/docs", "/docs/"):
+        return Response(_PAGE, content_type="text/html; charset=utf-8", headers=_HEADERS)
+    if path == "/openapi.json":
+        return Response(_document(), content_type="application/json", headers=_HEADERS)
+    if path in _FILES:
+        name, content_type = _FILES[path]
+        return Response((_UI / name).read_bytes(), content_type=content_type, headers=_HEADERS)
+    return None
+
+
+def _document() -> str:
+    """The document as it holds here: this origin's, and nothing is signed."""
+    document = json.loads(_DOCUMENT.read_text())
+    del document["security"], document["components"]["securitySchemes"]
+    return json.dumps(document | {"servers": [{"url": "/", "description": "The local run"}]}, ensure_ascii=False)

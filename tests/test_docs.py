@@ -1,0 +1,119 @@
+"""The interactive documentation of the local run, in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+
+import httpx
+import pytest
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+FLAGS += ["disable-component-update", "disable-sync", "window-size=1280,1600"]
+
+
+class Browser:
+    """Chromium, over WebDriver's own protocol (https://www.w3.org/TR/webdriver2)."""
+
+    def __init__(self, driver: str) -> None:
+        self._http = httpx.Client(base_url=driver, timeout=60)
+
+    def open(self, profile: Path) -> None:
+        options = {"binary": CHROMIUM, "args": [*FLAGS, f"user-data-dir={profile}"]}
+        asked = {"goog:chromeOptions": options, "timeouts": {"implicit": 20_000}}
+        response = self._http.post("/session", json={"capabilities": {"alwaysMatch": asked}})
+        assert response.is_success, response.text
+        self._session = f"/session/{response.json()['value']['sessionId']}"
+
+    def close(self) -> None:
+        self._http.delete(self._session).raise_for_status()
+        self._http.close()
+
+    def go(self, url: str) -> None:
+        self._post("/url", url=url)
+
+    def click(self, css: str) -> None:
+        self._post(f"/element/{self._find(css)}/click")
+
+    def write(self, css: str, text: str) -> None:
+        self._post(f"/element/{self._find(css)}/value", text=text)
+
+    def read(self, css: str) -> str:
+        """The text of an element, which is waited for."""
+        return str(self._http.get(f"{self._session}/element/{self._find(css)}/text").json()["value"])
+
+    def run(self, script: str) -> object:
+        value: object = self._post("/execute/sync", script=script, args=[])
+        return value
+
+    def _find(self, css: str) -> str:
+        (found,) = self._post("/element", using="css selector", value=css).values()
+        return found
+
+    def _post(self, path: str, **body: object) -> dict[str, str]:
+        response = self._http.post(self._session + path, json=body)
+        assert response.is_success, response.text
+        value: dict[str, str] = response.json()["value"]
+        return value
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser that has been nowhere."""
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
+    with Popen([CHROMEDRIVER, "--port=0"], stdout=PIPE, stderr=DEVNULL, text=True) as driver:
+        try:
+            assert driver.stdout
+            port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
+            browser = Browser(f"http://127.0.0.1:{port}/")
+            browser.open(tmp_path_factory.mktemp("profile"))
+            yield browser
+            browser.close()
+        finally:
+            driver.terminate()
+
+
+def try_out(browser: Browser, operation: str, id: str | None = None) -> tuple[str, str]:
+    """Execute an operation with the body that its form suggests; return the status and the body that the page shows."""
+    block = f"#operations-incidents-{operation}"
+    browser.click(f"{block} .opblock-summary-control")
+    browser.click(f"{block} .try-out__btn")
+    if id:
+        browser.write(f"{block} tr[data-param-name=id] input", id)
+    browser.click(f"{block} .execute")
+    answer = f"{block} .live-responses-table tr.response"
+    return browser.read(f"{answer} .response-col_status"), browser.read(f"{answer} .highlight-code code")
+
+
+def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.Client) -> None:
+    browser.go(f"{api.base_url}/docs")
+    status, body = try_out(browser, "create_incident")
+    (created,) = api.get("/incidents").json()
+    assert (status.split()[0], json.loads(body)) == ("201", created)
+
+    status, body = try_out(browser, "update_incident", created["id"])
+    changed = api.get(f"/incidents/{created['id']}").json()
+    assert (status.split()[0], json.loads(body)) == ("200", changed)
+    assert changed["status"] == "in_progress"
+
+
+def test_the_page_needs_no_network(browser: Browser, api: httpx.Client) -> None:
+    browser.go(f"{api.base_url}/docs")
+    browser.read("#operations-incidents-list_incidents")
+    asked = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert isinstance(asked, list)
+    assert f"{api.base_url}/openapi.json" in asked
+    assert [url for url in asked if not url.startswith((f"{api.base_url}/", "data:"))] == []
+
+
+def test_the_document_is_of_this_origin_and_asks_for_no_signature(api: httpx.Client) -> None:
+    response = api.get("/openapi.json")
+    document = response.json()
+    assert response.headers["Content-Type"] == "application/json"
+    assert [server["url"] for server in document["servers"]] == ["/"]
+    assert "security" not in document
+    assert api.post("/docs").status_code == 404
