@@ -42,7 +42,7 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 	$(if $(RUNTIME),wait $$runtime; there=$$?; cat .venv-3.13/log; [ $$there -eq 0 ] &&) [ $$here -eq 0 ]
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
-	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_events.py tests/test_faults.py tests/test_paging.py
+	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
 
 e2e: .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
 	$(sam_environment) .venv-3.13/bin/pytest --on aws tests/e2e/test_aws.py $(behaviour)
