@@ -14,9 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from werkzeug.test import Client
 
 from infra.local import gateway, template
-from tests.conftest import ROOT, LocalRun
+from infra.local.database import Database
+from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import report
 
 RunLocal = Callable[[], LocalRun]
@@ -239,3 +241,24 @@ def test_a_function_is_given_the_event_that_aws_documents(echo: Path, serve: Cal
     assert (event["body"], event["isBase64Encoded"]) == ("YT0x", True)
     assert "queryStringParameters" not in event
     assert "body" not in httpx.post(f"{address}/echo/1").json()
+
+
+def test_what_the_database_deletes_stays_deleted(tmp_path: Path) -> None:
+    gone, kept = ({"id": {"S": name}, "version": {"N": "1"}} for name in ("gone", "kept"))
+
+    def ask(database: Database, operation: str, request: dict[str, object]) -> dict[str, object]:
+        headers = {"X-Amz-Target": f"DynamoDB_20120810.{operation}"}
+        response = Client(database).post("/", json={"TableName": template.TABLE} | request, headers=headers)
+        answer: dict[str, object] = json.loads(response.get_data())
+        return answer
+
+    database = Database(tmp_path, TEMPLATE)
+    ask(database, "PutItem", {"Item": gone})
+    ask(database, "PutItem", {"Item": kept})
+    ask(database, "DeleteItem", {"Key": {"id": gone["id"]}})
+    assert ask(database, "Scan", {})["Items"] == [kept]
+    database._journal.close()
+
+    database = Database(tmp_path, TEMPLATE)
+    assert ask(database, "Scan", {})["Items"] == [kept]
+    database._journal.close()
