@@ -14,11 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from werkzeug.test import Client
 
 from infra.local import gateway, template
-from infra.local.database import Database
-from tests.conftest import ROOT, TEMPLATE, LocalRun
+from tests.conftest import ROOT, LocalRun
 from tests.steps import report
 
 RunLocal = Callable[[], LocalRun]
@@ -102,6 +100,15 @@ def test_a_line_cut_short_is_dropped(run_local: RunLocal, tmp_path: Path) -> Non
     third = report(local.client)
     local.stop(signal.SIGKILL)
     assert {incident["id"] for incident in every_incident(run_local().client)} == {incidents[0]["id"], third["id"]}
+
+
+def test_an_incident_of_which_the_last_line_is_the_key_alone_is_gone(run_local: RunLocal, tmp_path: Path) -> None:
+    local = run_local()
+    gone, kept = report(local.client), report(local.client)
+    local.stop(signal.SIGKILL)
+    with (tmp_path / "data" / "incidents.jsonl").open("a") as journal:
+        journal.write(json.dumps({"id": {"S": gone["id"]}}) + "\n")
+    assert every_incident(run_local().client) == [kept]
 
 
 def test_a_journal_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
@@ -241,24 +248,3 @@ def test_a_function_is_given_the_event_that_aws_documents(echo: Path, serve: Cal
     assert (event["body"], event["isBase64Encoded"]) == ("YT0x", True)
     assert "queryStringParameters" not in event
     assert "body" not in httpx.post(f"{address}/echo/1").json()
-
-
-def test_what_the_database_deletes_stays_deleted(tmp_path: Path) -> None:
-    gone, kept = ({"id": {"S": name}, "version": {"N": "1"}} for name in ("gone", "kept"))
-
-    def ask(database: Database, operation: str, request: dict[str, object]) -> dict[str, object]:
-        headers = {"X-Amz-Target": f"DynamoDB_20120810.{operation}"}
-        response = Client(database).post("/", json={"TableName": template.TABLE} | request, headers=headers)
-        answer: dict[str, object] = json.loads(response.get_data())
-        return answer
-
-    database = Database(tmp_path, TEMPLATE)
-    ask(database, "PutItem", {"Item": gone})
-    ask(database, "PutItem", {"Item": kept})
-    ask(database, "DeleteItem", {"Key": {"id": gone["id"]}})
-    assert ask(database, "Scan", {})["Items"] == [kept]
-    database._journal.close()
-
-    database = Database(tmp_path, TEMPLATE)
-    assert ask(database, "Scan", {})["Items"] == [kept]
-    database._journal.close()
