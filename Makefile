@@ -30,7 +30,7 @@ help:  ## show this
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
 
-sam-local: .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
+sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
 	@$(sam_environment) .venv/bin/python -m infra.local.sam --sam $(SAM) --port $(PORT) --data $(DATA)
 
 database: .venv/for-run  ## the database alone, on port 8001, for a `sam local start-api` of your own
@@ -44,11 +44,11 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
 
-e2e: .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
-	$(sam_environment) .venv-3.13/bin/pytest --on aws tests/e2e/test_aws.py $(behaviour)
+e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
+	$(sam_environment) .venv-3.13/bin/pytest --on aws $(behaviour) tests/e2e/test_aws.py
 
-test-sam-local: .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
-	$(sam_environment) .venv/bin/pytest --on sam-local tests/e2e/test_sam_local.py $(behaviour)
+test-sam-local: runtime .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
+	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
 check: .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
 	.venv-bench/bin/ruff check
@@ -68,12 +68,16 @@ openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the 
 bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
 	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
 
-build: $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
+build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
-deploy: $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
+deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
 	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+
+.PHONY: runtime
+runtime:
+	@[ -n "$(RUNTIME)" ] || { echo "Python 3.13, the functions' runtime, is needed; install it, or name it: make RUNTIME=/path/to/python3.13"; exit 1; }
 
 # ---- environments: made once, and again when the pins change
 

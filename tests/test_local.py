@@ -96,6 +96,15 @@ def test_a_line_cut_short_is_dropped(run_local: RunLocal, tmp_path: Path) -> Non
     assert {incident["id"] for incident in every_incident(run_local().client)} == {incidents[0]["id"], third["id"]}
 
 
+def test_an_incident_of_which_the_last_line_is_the_key_alone_is_gone(run_local: RunLocal, tmp_path: Path) -> None:
+    local = run_local()
+    gone, kept = report(local.client), report(local.client)
+    local.stop(signal.SIGKILL)
+    with (tmp_path / "data" / "incidents.jsonl").open("a") as journal:
+        journal.write(json.dumps({"id": {"S": gone["id"]}}) + "\n")
+    assert every_incident(run_local().client) == [kept]
+
+
 def test_a_journal_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     journal = tmp_path / "incidents.jsonl"
     journal.write_text("not an incident\n")

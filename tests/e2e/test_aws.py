@@ -1,15 +1,254 @@
 """What only a deployment shows. The behaviour tests run against it besides, with `--on aws`."""
 
+import json
+import re
+from collections import Counter
+
+import boto3
 import pytest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from pydantic import JsonValue
 
-from tests.e2e.aws import Aws
+from infra.local import template
+from tests.e2e.aws import Aws, Processed
+from tests.steps import report
+
+FUNCTIONS = ["CreateIncidentFunction", "ReadIncidentsFunction", "UpdateIncidentFunction"]
+GOOD = {"description": "x", "source": "partner"}
 
 
-@pytest.fixture
-def aws(elsewhere: object) -> Aws:
-    assert isinstance(elsewhere, Aws)
+@pytest.fixture(scope="session")
+def deployed(elsewhere: object) -> Aws:
+    if not isinstance(elsewhere, Aws):
+        pytest.skip("the API is not on AWS: make e2e")
     return elsewhere
 
 
-def test_x(aws: Aws) -> None:
-    assert aws.table
+@pytest.fixture(scope="session")
+def processed(deployed: Aws) -> Processed:
+    return deployed.processed()
+
+
+# ---- who may call
+
+
+def user(aws: Aws, name: str, *policies: str) -> Credentials:
+    """The keys of a new IAM user that has these of the stack's policies."""
+    aws.iam.create_user(UserName=name)
+    for policy in policies:
+        aws.iam.attach_user_policy(UserName=name, PolicyArn=aws.output(policy))
+    key = aws.iam.create_access_key(UserName=name)["AccessKey"]
+    return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def answers(aws: Aws, credentials: Credentials | None) -> list[int]:
+    """The status of a call of each route: create, create with a slash, list, list with a slash, read, change."""
+    with aws.client() as administrator:
+        path = f"/incidents/{report(administrator)['id']}"
+    with aws.client(credentials) as client:
+        calls = [
+            client.post("/incidents", json=GOOD),
+            client.post("/incidents/", json=GOOD),
+            client.get("/incidents"),
+            client.get("/incidents/"),
+            client.get(path),
+            client.patch(path, json={"status": "closed"}),
+        ]
+    return [call.status_code for call in calls]
+
+
+def test_an_operator_may_call_every_route(deployed: Aws) -> None:
+    assert answers(deployed, user(deployed, "operator", "OperatorPolicyArn")) == [201, 201, 200, 200, 200, 200]
+
+
+def test_a_reporter_may_create_and_nothing_else(deployed: Aws) -> None:
+    assert answers(deployed, user(deployed, "reporter", "ReporterPolicyArn")) == [201, 201, 403, 403, 403, 403]
+
+
+def test_nobody_else_may_call_anything(deployed: Aws) -> None:
+    stranger = user(deployed, "stranger")
+    forged = Credentials(user(deployed, "victim", "OperatorPolicyArn").access_key, "a guess")
+    for credentials in (None, stranger, forged):
+        assert answers(deployed, credentials) == [403] * 6
+
+
+# ---- what the functions may do
+
+ACTIONS: dict[str, dict[str, JsonValue]] = {
+    "PutItem": {"Item": {"id": {"S": "1"}}},
+    "GetItem": {"Key": {"id": {"S": "1"}}},
+    "UpdateItem": {"Key": {"id": {"S": "1"}}},
+    "DeleteItem": {"Key": {"id": {"S": "1"}}},
+    "Query": {"KeyConditionExpression": "id = :id", "ExpressionAttributeValues": {":id": {"S": "1"}}},
+    "Query index": {
+        "IndexName": "by-status",
+        "KeyConditionExpression": "status_shard = :shard",
+        "ExpressionAttributeValues": {":shard": {"S": "open#0"}},
+    },
+    "Scan": {},
+    "Scan index": {"IndexName": "by-status"},
+    "DescribeTable": {},
+    "DeleteTable": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("CreateIncidentRole", {"PutItem"}),
+        ("ReadIncidentsRole", {"GetItem", "Query index"}),
+        ("UpdateIncidentRole", {"UpdateItem"}),
+    ],
+)
+def test_a_role_allows_its_own_actions_on_the_table_and_no_others(deployed: Aws, role: str, allowed: set[str]) -> None:
+    arn = deployed.iam.get_role(RoleName=deployed.resource(role))["Role"]["Arn"]
+    sts = boto3.client("sts", endpoint_url=deployed.endpoint)
+    keys = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+    dynamodb = boto3.client(
+        "dynamodb",
+        endpoint_url=deployed.endpoint,
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
+
+    def may(action: str, table: str) -> bool:
+        operation = action.partition(" ")[0]
+        try:
+            dynamodb._make_api_call(operation, {"TableName": table, **ACTIONS[action]})  # type: ignore[attr-defined]
+        except ClientError as error:
+            return error.response["Error"]["Code"] != "AccessDeniedException"
+        return True
+
+    assert {action for action in ACTIONS if may(action, deployed.table)} == allowed
+    assert not {action for action in ACTIONS if may(action, "another-table")}
+    deployed.dynamodb.delete_item(TableName=deployed.table, Key={"id": {"S": "1"}})
+
+
+# ---- what is deployed, as far as the emulator does not act on it
+
+
+def test_the_stack_is_three_functions_and_what_they_need(processed: Processed) -> None:
+    assert Counter(resource.Type for resource in processed.Resources.values()) == {
+        "AWS::ApiGatewayV2::Api": 1,
+        "AWS::ApiGatewayV2::Stage": 1,
+        "AWS::Lambda::Function": 3,
+        "AWS::Lambda::LayerVersion": 1,
+        "AWS::Lambda::Permission": 8,
+        "AWS::DynamoDB::Table": 1,
+        "AWS::IAM::Role": 3,
+        "AWS::IAM::ManagedPolicy": 3,
+        "AWS::Logs::LogGroup": 2,
+        "AWS::CloudFormation::Stack": 1,
+    }
+
+
+def test_no_policy_is_wider_than_its_use(processed: Processed) -> None:
+    policies = [policy["PolicyDocument"] for policy in processed.of("AWS::IAM::ManagedPolicy").values()]
+    policies += [role["Policies"] for role in processed.of("AWS::IAM::Role").values()]
+    stars = re.findall(r'"([^"]*\*[^"]*)"', json.dumps(policies))
+    # A star stands for an incident's id alone.
+    assert {star.partition("$default/")[2] for star in stars} == {"GET/incidents/*", "PATCH/incidents/*"}
+
+
+def test_every_function_is_bound_to_the_gateways_routes(processed: Processed) -> None:
+    for permission in processed.of("AWS::Lambda::Permission").values():
+        assert permission["Action"] == "lambda:InvokeFunction"
+        assert permission["Principal"] == "apigateway.amazonaws.com"
+        assert "/incidents" in json.dumps(permission["SourceArn"])
+
+
+def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Processed) -> None:
+    (stage,) = processed.of("AWS::ApiGatewayV2::Stage").values()
+    assert stage["DefaultRouteSettings"] == {
+        "ThrottlingRateLimit": {"Ref": "RequestsPerSecond"},
+        "ThrottlingBurstLimit": {"Ref": "RequestsAtOnce"},
+    }
+    settings = stage["AccessLogSettings"]
+    assert isinstance(settings, dict)
+    assert settings["DestinationArn"] == {"Fn::GetAtt": ["AccessLog", "Arn"]}
+    assert set(json.loads(str(settings["Format"])).values()) == {
+        "$context.requestTime",
+        "$context.requestId",
+        "$context.identity.userArn",
+        "$context.identity.sourceIp",
+        "$context.routeKey",
+        "$context.status",
+        "$context.responseLatency",
+        "$context.integrationLatency",
+        "$context.error.message",
+        "$context.integrationErrorMessage",
+    }
+
+
+def test_logs_are_json_and_do_not_stay_for_ever(processed: Processed) -> None:
+    for group in processed.of("AWS::Logs::LogGroup").values():
+        assert group["RetentionInDays"] == {"Ref": "LogDays"}
+    for function in processed.of("AWS::Lambda::Function").values():
+        assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
+
+
+def test_the_table_is_encrypted_recoverable_and_hard_to_delete(deployed: Aws, processed: Processed) -> None:
+    table = processed.Resources[template.TABLE]
+    assert (table.DeletionPolicy, table.UpdateReplacePolicy) == ("Retain", "Retain")
+    assert table.Properties["SSESpecification"] == {"SSEEnabled": True}
+    assert table.Properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    with pytest.raises(ClientError, match="protected against deletion"):
+        deployed.dynamodb.delete_table(TableName=deployed.table)
+
+
+def test_every_alarm_says_what_to_do_and_tells_the_topic(deployed: Aws) -> None:
+    alarms = boto3.client("cloudwatch", endpoint_url=deployed.endpoint).describe_alarms()["MetricAlarms"]
+    assert Counter(alarm["MetricName"] for alarm in alarms) == {
+        "5xx": 1,
+        "Latency": 1,
+        "Errors": 3,
+        "Throttles": 3,
+        "WriteThrottleEvents": 2,
+        "ReadThrottleEvents": 2,
+    }
+    ours = {deployed.resource(name) for name in ("IncidentApi", *FUNCTIONS, template.TABLE)}
+    for alarm in alarms:
+        assert len(alarm["AlarmDescription"]) > 50
+        assert alarm["AlarmActions"] == [deployed.output("AlarmTopicArn")]
+        assert alarm["Dimensions"][0]["Value"] in ours
+
+
+def test_the_dashboard_shows_only_what_there_is(deployed: Aws) -> None:
+    cloudwatch = boto3.client("cloudwatch", endpoint_url=deployed.endpoint)
+    name = deployed.output("Dashboard").rpartition("/")[2]
+    body = cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"]
+    assert len(json.loads(body)["widgets"]) == 10
+    assert "${" not in body.replace("${PROP(", "")
+    for resource in ("IncidentApi", *FUNCTIONS, template.TABLE):
+        assert f'"{deployed.resource(resource)}"' in body
+
+
+# ---- what happens over time
+
+
+def test_a_second_deployment_keeps_the_incidents(deployed: Aws) -> None:
+    address = deployed.output("ApiUrl")
+    with deployed.client() as api:
+        incidents = [report(api, f"number {number}") for number in range(3)]
+    deployed.deploy(StatusShards="4", LogDays="7")
+    assert deployed.output("ApiUrl") == address
+    with deployed.client() as api:
+        for incident in incidents:
+            assert api.get(f"/incidents/{incident['id']}").json() == incident
+        more = [report(api, f"number {number}") for number in range(8)]
+        listed = {incident["id"] for incident in api.get("/incidents?limit=100").json()}
+        assert listed >= {incident["id"] for incident in incidents + more}
+    rows = deployed.dynamodb.scan(TableName=deployed.table)["Items"]
+    assert len({row["status_shard"]["S"] for row in rows}) > 1
+
+
+def test_removing_the_stack_leaves_the_table(deployed: Aws) -> None:
+    with deployed.client() as api:
+        incident = report(api)
+    table = deployed.table
+    deployed.remove()
+    assert deployed.dynamodb.get_item(TableName=table, Key={"id": {"S": incident["id"]}})["Item"]
+    with pytest.raises(ClientError, match="does not exist"):
+        deployed.output("ApiUrl")
