@@ -110,7 +110,7 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 @pytest.fixture
 def api(request: pytest.FixtureRequest, elsewhere: aws.Aws | sam_local.SamLocal | None) -> Iterator[httpx.Client]:
-    """A client of the API, that takes no answer which infra/openapi.json does not have."""
+    """A client of the API. Of the functions in this process it takes no answer that infra/openapi.json does not have."""
     if elsewhere:
         for page in elsewhere.dynamodb.get_paginator("scan").paginate(TableName=elsewhere.table):
             for item in page["Items"]:
@@ -118,8 +118,9 @@ def api(request: pytest.FixtureRequest, elsewhere: aws.Aws | sam_local.SamLocal 
         client = elsewhere.client()
     else:
         request.getfixturevalue("table")
-        client = httpx.Client(base_url=request.getfixturevalue("address"))
-    client.event_hooks = {"response": [assert_documented]}
+        client = httpx.Client(
+            base_url=request.getfixturevalue("address"), event_hooks={"response": [assert_documented]}
+        )
     with client:
         yield client
 
