@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test check format bench-list lock
+.PHONY: help run test check format build deploy bench bench-list lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -9,10 +9,15 @@ DATA ?= .local
 first_of = $(shell for python in $(1); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PYTHON ?= $(call first_of,python3 python3.13 python3.12 python3.11)
-# The functions' runtime: where it is installed, the tests run on it too.
+# The functions' runtime: needed to build them; where it is installed, the tests run on it too.
 RUNTIME ?= $(call first_of,python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-run_pins := functions/requirements.txt infra/local/requirements.txt
+# The SAM CLI: the one on the PATH, else one of our own. infra/layer/Makefile is told of the runtime by the environment.
+SAM ?= $(or $(shell command -v sam),$(CURDIR)/.venv-sam/bin/sam)
+sam := $(if $(RUNTIME),RUNTIME=$(RUNTIME)) $(SAM)
+sam_installed := $(if $(findstring $(CURDIR)/.venv-sam,$(SAM)),.venv-sam/installed)
+
+run_pins := infra/layer/requirements.txt infra/local/requirements.txt
 all_pins := $(run_pins) tests/requirements.txt
 peers := tests/benchmarks/peers
 bench_pins := $(all_pins) tests/benchmarks/requirements.txt $(peers)/fastapi_mangum/requirements.txt
@@ -27,16 +32,29 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 	.venv/bin/pytest
 	$(if $(RUNTIME),.venv-3.13/bin/pytest)
 
-check: .venv/for-all .venv-bench/for-all  ## lint, format, types, template
+check: .venv/for-all .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv-bench/bin/mypy
-	.venv/bin/cfn-lint template.yaml
-	$(if $(shell command -v sam),sam validate --lint)
+	.venv/bin/cfn-lint template.yaml infra/monitoring.yaml
+	$(SAM) validate --lint
+	.venv-checkov/bin/checkov --quiet --compact --skip-download --framework cloudformation --file template.yaml infra/monitoring.yaml
 
 format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+build: $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
+	$(sam) build --config-env $(or $(CONFIG),default)
+
+deploy: $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
+	$(sam) build --config-env $(or $(CONFIG),prod)
+	$(sam) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+
+bench: bench-list .venv-bench/for-all $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
+	$(sam) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
+	PATH="$(dir $(shell command -v $(RUNTIME))):$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
+	.venv-bench/bin/python -m tests.benchmarks.speed
 
 bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
 	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
@@ -56,26 +74,35 @@ bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 
 .venv-bench/for-all: $(bench_pins)
 	$(call install,.venv-bench,$(or $(RUNTIME),$(PYTHON)),$^)
 
+.venv-sam/installed: infra/sam/requirements.txt
+	$(call install,.venv-sam,$(PYTHON),$^)
+
+.venv-checkov/installed: infra/checkov/requirements.txt
+	$(call install,.venv-checkov,$(PYTHON),$^)
+
 define install
 @[ -n "$(2)" ] || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python"; exit 1; }
 @echo "Setting up $(1), this once ..."
 @$(2) -m venv $(1) || { echo "Python cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-@$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$(3))
+@# Without looking for dependencies: the pins are all there is, and pip does not find them for a package with extras.
+@$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(3))
 @touch $@
 endef
 
 # ---- pins: run `make lock` after a change of pyproject.toml's dependencies
 
-resolve = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
-compile = $(resolve) pyproject.toml
+compile = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade
 # What these files pin, the next one takes as it is and does not repeat.
 beyond = $(addprefix --constraint ,$(1)) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' $(1))
 
 lock: .venv/for-all  ## pin the newest versions that pyproject.toml allows
 	.venv/bin/pip install --quiet --disable-pip-version-check uv
-	$(compile) --output-file functions/requirements.txt
-	$(compile) --group local $(call beyond,functions/requirements.txt) --output-file infra/local/requirements.txt
-	$(compile) --group dev $(call beyond,$(run_pins)) --output-file tests/requirements.txt
-	$(resolve) --group fastapi-mangum --constraint functions/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
-	$(resolve) --group bare --constraint functions/requirements.txt --output-file $(peers)/bare/requirements.txt
-	$(compile) --group bench $(call beyond,$(all_pins)) --output-file tests/benchmarks/requirements.txt
+	$(compile) pyproject.toml --output-file infra/layer/requirements.txt
+	$(compile) pyproject.toml --group local $(call beyond,infra/layer/requirements.txt) --output-file infra/local/requirements.txt
+	$(compile) pyproject.toml --group dev $(call beyond,$(run_pins)) --output-file tests/requirements.txt
+	$(compile) --group sam --output-file infra/sam/requirements.txt
+	$(compile) --group checkov --output-file infra/checkov/requirements.txt
+	$(compile) --group aws --output-file tests/e2e/requirements.txt
+	$(compile) --group bare --constraint infra/layer/requirements.txt --output-file $(peers)/bare/requirements.txt
+	$(compile) --group fastapi-mangum --constraint infra/layer/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
+	$(compile) pyproject.toml --group bench $(call beyond,$(all_pins)) --output-file tests/benchmarks/requirements.txt

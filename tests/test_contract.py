@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from fnmatch import fnmatchcase
 from functools import cache
 
 import pytest
@@ -71,7 +72,13 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         "UpdateIncidentFunction": [{"Effect": "Allow", "Action": "dynamodb:UpdateItem", "Resource": table}],
     }
     for name in FUNCTIONS:
-        assert TEMPLATE.Resources[name].Properties["Policies"] == [{"Statement": allowed[name]}]
+        role = name.replace("Function", "Role")
+        assert TEMPLATE.Resources[name].Properties["Role"] == {"Fn::GetAtt": f"{role}.Arn"}
+        document = {"Version": "2012-10-17", "Statement": allowed[name]}
+        assert TEMPLATE.Resources[role].Properties["Policies"] == [
+            {"PolicyName": "incidents", "PolicyDocument": document}
+        ]
+        assert TEMPLATE.Resources[role].Properties["ManagedPolicyArns"] == [{"Ref": "LogPolicy"}]
 
 
 def test_the_index_holds_every_field_of_an_incident() -> None:
@@ -87,6 +94,24 @@ def test_every_route_asks_for_a_signature() -> None:
     for name in FUNCTIONS:
         events = TEMPLATE.Resources[name].Properties["Events"]
         assert "Auth" not in str(events), "a route of its own authorisation"
+
+
+REPORTER = ["POST/incidents", "POST/incidents/"]
+OPERATOR = [*REPORTER, "GET/incidents", "GET/incidents/*", "PATCH/incidents/*"]
+
+
+@pytest.mark.parametrize(("policy", "calls"), [("ReporterPolicy", REPORTER), ("OperatorPolicy", OPERATOR)])
+def test_a_policy_allows_its_calls_and_nothing_else(policy: str, calls: list[str]) -> None:
+    stage = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${IncidentApi}/$default/"
+    resources: list[JsonValue] = [{"Fn::Sub": stage + call} for call in calls]
+    statement: JsonValue = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": resources}
+    document: JsonValue = {"Version": "2012-10-17", "Statement": [statement]}
+    assert TEMPLATE.Resources[policy].Properties["PolicyDocument"] == document
+
+
+def test_an_operator_may_call_every_route() -> None:
+    for route in TEMPLATE.routes:
+        assert any(fnmatchcase(route.method + route.path, call) for call in OPERATOR), route
 
 
 @cache
