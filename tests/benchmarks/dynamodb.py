@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, NotRequired, TypedDict
 from zlib import crc32
 
 INCIDENT = "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"
@@ -26,13 +26,29 @@ ITEM = {
 }
 
 
-def answer(operation: str, request: Mapping[str, int]) -> Mapping[str, object]:
+class Asked(TypedDict):
+    """The part of a request that the answer depends on."""
+
+    Limit: int
+    ProjectionExpression: NotRequired[str]
+    ExpressionAttributeNames: NotRequired[dict[str, str]]
+
+
+def answer(operation: str, request: Asked) -> Mapping[str, object]:
     """What DynamoDB would say. An index has more items than any Query asks for."""
     if operation == "Query":
         limit = request["Limit"]
         last = {name: ITEM[name] for name in ("id", "status_shard", "position")}
-        return {"Items": [ITEM] * limit, "Count": limit, "ScannedCount": limit, "LastEvaluatedKey": last}
+        items = [_projected(request)] * limit
+        return {"Items": items, "Count": limit, "ScannedCount": limit, "LastEvaluatedKey": last}
     return {"PutItem": {}, "GetItem": {"Item": ITEM}, "UpdateItem": {"Attributes": ITEM}}[operation]
+
+
+def _projected(request: Asked) -> Mapping[str, object]:
+    if "ProjectionExpression" not in request:
+        return ITEM
+    names = request.get("ExpressionAttributeNames", {})
+    return {names.get(name, name): ITEM[names.get(name, name)] for name in request["ProjectionExpression"].split(", ")}
 
 
 class _Connection(BaseHTTPRequestHandler):
