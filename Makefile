@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run test check format build deploy bench bench-list lock
+.PHONY: help run sam-local database test e2e test-sam-local check format build deploy bench bench-list lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -14,7 +14,7 @@ RUNTIME ?= $(call first_of,python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/
 
 # The SAM CLI: the one on the PATH, else one of our own. infra/layer/Makefile is told of the runtime by the environment.
 SAM ?= $(or $(shell command -v sam),$(CURDIR)/.venv-sam/bin/sam)
-sam := $(if $(RUNTIME),RUNTIME=$(RUNTIME)) $(SAM)
+sam_environment := $(if $(RUNTIME),RUNTIME=$(RUNTIME))
 sam_installed := $(if $(findstring $(CURDIR)/.venv-sam,$(SAM)),.venv-sam/installed)
 
 run_pins := infra/layer/requirements.txt infra/local/requirements.txt
@@ -22,15 +22,29 @@ all_pins := $(run_pins) tests/requirements.txt
 peers := tests/benchmarks/peers
 bench_pins := $(all_pins) tests/benchmarks/requirements.txt $(peers)/fastapi_mangum/requirements.txt
 
+behaviour := tests/test_create_incident.py tests/test_read_incidents.py tests/test_update_incident.py
+
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
 
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
 
+sam-local: .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
+	@$(sam_environment) .venv/bin/python -m infra.local.sam --sam $(SAM) --port $(PORT) --data $(DATA)
+
+database: .venv/for-run  ## the database alone, on port 8001, for a `sam local start-api` of your own
+	@.venv/bin/python -m infra.local.sam --sam "" --data $(DATA)
+
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
 	.venv/bin/pytest
 	$(if $(RUNTIME),.venv-3.13/bin/pytest)
+
+e2e: .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
+	$(sam_environment) .venv-3.13/bin/pytest --on aws tests/e2e/test_aws.py $(behaviour)
+
+test-sam-local: .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
+	$(sam_environment) .venv/bin/pytest --on sam-local tests/e2e/test_sam_local.py $(behaviour)
 
 check: .venv/for-all .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
 	.venv/bin/ruff check
@@ -45,14 +59,14 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff format
 
 build: $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
-	$(sam) build --config-env $(or $(CONFIG),default)
+	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
 deploy: $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
-	$(sam) build --config-env $(or $(CONFIG),prod)
-	$(sam) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
+	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
 
 bench: bench-list .venv-bench/for-all $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
-	$(sam) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
+	$(sam_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
 	PATH="$(dir $(shell command -v $(RUNTIME))):$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
 	.venv-bench/bin/python -m tests.benchmarks.speed
 
@@ -76,6 +90,9 @@ bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 
 
 .venv-sam/installed: infra/sam/requirements.txt
 	$(call install,.venv-sam,$(PYTHON),$^)
+
+.venv-aws/installed: tests/e2e/requirements.txt
+	$(call install,.venv-aws,$(RUNTIME),$^)
 
 .venv-checkov/installed: infra/checkov/requirements.txt
 	$(call install,.venv-checkov,$(PYTHON),$^)

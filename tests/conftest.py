@@ -1,4 +1,8 @@
-"""The API to test: the functions behind the local gateway, over HTTP, on an empty table of moto's, made as the template says."""
+"""The API to test, over HTTP, on an empty table.
+
+It is the functions in this process, behind the local gateway, on moto's DynamoDB. `pytest --on aws` and `pytest --on
+sam-local` have the same tests run against a deployment to an emulated AWS, and under the SAM CLI's own local run.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,6 +21,8 @@ import pytest
 from infra.local import __main__ as local
 from infra.local import template
 from infra.local.gateway import Gateway
+from tests.e2e.aws import Aws, emulated_aws
+from tests.e2e.sam_local import SamLocal, sam_local
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -47,6 +53,24 @@ def serve() -> Iterator[Callable[["WSGIApplication"], str]]:
         yield start
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on", choices=["aws", "sam-local"], help="run the API there, not in this process")
+
+
+@pytest.fixture(scope="session")
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[Aws | SamLocal | None]:
+    """The API outside this process, where that was asked for."""
+    match request.config.getoption("--on"):
+        case "aws":
+            with emulated_aws() as aws:
+                yield aws
+        case "sam-local":
+            with sam_local() as local:
+                yield local
+        case None:
+            yield None
+
+
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
@@ -69,9 +93,17 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 
 @pytest.fixture
-def api(address: str, table: str) -> Iterator[httpx.Client]:  # noqa: ARG001 (the table has to be there)
+def api(request: pytest.FixtureRequest, elsewhere: Aws | SamLocal | None) -> Iterator[httpx.Client]:
     """A client of the API."""
-    with httpx.Client(base_url=address) as client:
+    if elsewhere:
+        for page in elsewhere.dynamodb.get_paginator("scan").paginate(TableName=elsewhere.table):
+            for item in page["Items"]:
+                elsewhere.dynamodb.delete_item(TableName=elsewhere.table, Key={"id": item["id"]})
+        client = elsewhere.client()
+    else:
+        request.getfixturevalue("table")
+        client = httpx.Client(base_url=request.getfixturevalue("address"))
+    with client:
         yield client
 
 

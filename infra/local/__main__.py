@@ -29,11 +29,11 @@ class _Connection(WSGIRequestHandler):
         """Nothing: the gateway logs a line a request, and the database's are its own affair."""
 
 
-def serve(app: "WSGIApplication", port: int) -> BaseWSGIServer:
-    """A server that listens on this port of the loopback interface, 0 for a free one. Raises `OSError` if the port is taken."""
-    with socket.create_server((HOST, port), backlog=128) as listening:
+def serve(app: "WSGIApplication", port: int, host: str = HOST) -> BaseWSGIServer:
+    """A server that listens on this port, 0 for a free one, of one address alone. Raises `OSError` if the port is taken."""
+    with socket.create_server((host, port), backlog=128) as listening:
         # werkzeug listens on a duplicate; had it been left to open the port, it would answer a busy one in its own words.
-        return make_server(HOST, port, app, threaded=True, request_handler=_Connection, fd=listening.fileno())
+        return make_server(host, port, app, threaded=True, request_handler=_Connection, fd=listening.fileno())
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READS = {"DescribeTable", "GetItem", "ListTables", "Query", "Scan"}
-WRITES = {"PutItem", "UpdateItem"}
+WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
 
 # moto keeps a table for each account and region: every request is taken for one of this region, whoever signed it.
 _SIGNED = "AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
@@ -37,7 +37,8 @@ class Unusable(Exception):
 class Database:
     """A WSGI application that speaks DynamoDB's protocol, with one table, the template's.
 
-    The journal has a line for every write: the item as it stands after it, in DynamoDB's JSON. A line is on the disk
+    The journal has a line for every write: the item as it stands after it, in DynamoDB's JSON, the key alone where it is
+    gone. A line is on the disk
     before its write is acknowledged; the last line of an item is what a later start finds. Where the journal cannot be
     written, the process ends at once: an answer to whatever comes next could acknowledge a write that was not kept.
     """
@@ -75,7 +76,7 @@ class Database:
         if operation in WRITES and response.status_code == 200:
             request = json.loads(body)
             key = {"id": request["Item" if operation == "PutItem" else "Key"]["id"]}
-            item = self._ask("GetItem", {"TableName": TABLE, "Key": key, "ConsistentRead": True})["Item"]
+            item = self._ask("GetItem", {"TableName": TABLE, "Key": key, "ConsistentRead": True}).get("Item", key)
             try:
                 self._journal.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
                 self._journal.flush()
@@ -99,7 +100,7 @@ class Database:
                 raise Unusable(f"Line {number} of {self._journal.name} is not an incident.") from error
             end += len(line)
         self._journal.truncate(end)
-        stored = list(items.values())
+        stored = [item for item in items.values() if item.keys() > {"id"}]
         for start in range(0, len(stored), _BATCH):
             puts = [{"PutRequest": {"Item": item}} for item in stored[start : start + _BATCH]]
             self._ask("BatchWriteItem", {"RequestItems": {TABLE: puts}})

@@ -1,0 +1,205 @@
+"""An emulated AWS, the stack that the SAM CLI deploys to it, and a client that signs what it asks for."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote, urlencode
+
+import boto3
+import httpx
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from pydantic import BaseModel, Field, JsonValue
+
+from infra.local.sam import ARCHITECTURE
+
+ROOT = Path(__file__).parents[2]
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+STACK = "incident-api"
+ADMINISTRATOR = Credentials("test", "test")
+SAM = shutil.which("sam") or str(ROOT / ".venv-sam/bin/sam")
+
+
+class Signed(httpx.Auth):
+    """AWS's Signature Version 4, made by botocore."""
+
+    requires_request_body = True
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._signer = SigV4Auth(credentials, "execute-api", REGION)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        # What is signed has the query encoded AWS's way, whatever way the client chose.
+        query = urlencode(request.url.params.multi_items(), safe="", quote_via=quote)
+        aws = AWSRequest(request.method, f"{request.url.copy_with(query=None)}?{query}", data=request.content)
+        self._signer.add_auth(aws)
+        request.headers.update(dict(aws.headers.items()))
+        yield request
+
+
+class _To(httpx.HTTPTransport):
+    """Sends every request to one server, whatever host it is for, as curl's `--connect-to` does."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = httpx.URL(endpoint)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        end = self._endpoint
+        request.url = request.url.copy_with(scheme=end.scheme, host=end.host, port=end.port)
+        return super().handle_request(request)
+
+
+class _Integration(BaseModel):
+    uri: dict[str, str]
+
+
+class _Method(BaseModel):
+    integration: _Integration = Field(alias="x-amazon-apigateway-integration")
+    security: list[dict[str, list[str]]]
+
+
+class _Body(BaseModel):
+    paths: dict[str, dict[str, _Method]]
+
+
+class Resource(BaseModel):
+    """A resource of a template that CloudFormation has processed."""
+
+    Type: str
+    Properties: dict[str, JsonValue]
+    DeletionPolicy: str = "Delete"
+
+
+class Processed(BaseModel):
+    """A template, its macros run."""
+
+    Resources: dict[str, Resource]
+
+    def of(self, type: str) -> dict[str, dict[str, JsonValue]]:
+        """The properties of every resource of this type, by the resource's name."""
+        return {name: each.Properties for name, each in self.Resources.items() if each.Type == type}
+
+
+@dataclass
+class Aws:
+    """The emulated AWS, with the stack."""
+
+    endpoint: str
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.cloudformation = boto3.client("cloudformation", endpoint_url=self.endpoint)
+        self.dynamodb = boto3.client("dynamodb", endpoint_url=self.endpoint)
+        self.iam = boto3.client("iam", endpoint_url=self.endpoint)
+
+    def sam(self, *arguments: str) -> None:
+        """Run the SAM CLI, which says what it does."""
+        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "SAM_CLI_TELEMETRY": "0"}
+        subprocess.run([SAM, *arguments], cwd=ROOT, env=environment, check=True)
+
+    def deploy(self, **parameters: str) -> None:
+        """Build the stack and deploy it, with these values for its parameters."""
+        parameters |= {"Architecture": ARCHITECTURE}  # they run on this machine
+        overrides = ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
+        build = self.folder / "build"
+        self.sam("build", "--build-dir", str(build), *overrides)
+        arguments = [
+            "--template",
+            str(build / "template.yaml"),
+            "--config-file",
+            str(ROOT / "samconfig.toml"),
+            *overrides,
+        ]
+        self.sam("deploy", "--no-confirm-changeset", *arguments)
+        self._add_routes()
+
+    def processed(self) -> Processed:
+        """The deployed template."""
+        template = self.cloudformation.get_template(StackName=STACK, TemplateStage="Processed")
+        return Processed.model_validate(template["TemplateBody"])
+
+    def output(self, name: str) -> str:
+        """An output of the stack."""
+        (stack,) = self.cloudformation.describe_stacks(StackName=STACK)["Stacks"]
+        return next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == name)
+
+    def resource(self, name: str) -> str:
+        """What a resource of the stack is called in AWS."""
+        found = self.cloudformation.describe_stack_resource(StackName=STACK, LogicalResourceId=name)
+        return found["StackResourceDetail"]["PhysicalResourceId"]
+
+    @property
+    def table(self) -> str:
+        return self.resource("IncidentsTable")
+
+    def client(self, credentials: Credentials | None = ADMINISTRATOR) -> httpx.Client:
+        """A client of the API at the address that the stack says; it signs with these credentials, or not at all."""
+        auth = Signed(credentials) if credentials else None
+        return httpx.Client(base_url=self.output("ApiUrl"), auth=auth, transport=_To(self.endpoint))
+
+    def _add_routes(self) -> None:
+        # The emulator does not read the document that holds the routes of an API.
+        gateway = boto3.client("apigatewayv2", endpoint_url=self.endpoint)
+        api = self.resource("IncidentApi")
+        if gateway.get_routes(ApiId=api)["Items"]:
+            return
+        body = _Body.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
+        for path, methods in body.paths.items():
+            for method, declared in methods.items():
+                (function,) = re.findall(r"\{(\w+)\.Arn\}", declared.integration.uri["Fn::Sub"])
+                arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
+                integration = gateway.create_integration(
+                    ApiId=api, IntegrationType="AWS_PROXY", IntegrationUri=arn, PayloadFormatVersion="2.0"
+                )
+                (security,) = declared.security
+                assert list(security) == ["AWS_IAM"]
+                gateway.create_route(
+                    ApiId=api,
+                    RouteKey=f"{method.upper()} {path}",
+                    AuthorizationType="AWS_IAM",
+                    Target=f"integrations/{integration['IntegrationId']}",
+                )
+
+
+@contextmanager
+def emulated_aws() -> Iterator[Aws]:
+    """AWS on a free port of this machine, with the stack deployed; gone without a trace in the end."""
+    with TemporaryDirectory() as folder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        environment = {
+            "AUTH": "true",
+            "AWS_ACCESS_KEY_ID": ADMINISTRATOR.access_key,
+            "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR.secret_key,
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(port),
+            "IOT_MTLS_ENABLED": "false",
+            # The API answers under the very name that AWS would give it.
+            "MINISTACK_HOST": f"{REGION}.amazonaws.com",
+            "PATH": os.environ["PATH"],
+            "SERVICES": "apigateway,cloudformation,cloudwatch,dynamodb,iam,lambda,logs,s3,sns,sts",
+            "TMPDIR": folder,
+        }
+        with (Path(folder) / "ministack.log").open("wb") as log:
+            emulator = subprocess.Popen([ROOT / ".venv-aws/bin/ministack"], env=environment, stdout=log, stderr=log)
+            try:
+                endpoint = f"http://127.0.0.1:{port}"
+                patient = Config(retries={"mode": "standard", "total_max_attempts": 10})
+                boto3.client("sts", endpoint_url=endpoint, config=patient).get_caller_identity()
+                aws = Aws(endpoint, Path(folder))
+                aws.deploy()
+                yield aws
+            finally:
+                emulator.terminate()
+                emulator.wait()
