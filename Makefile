@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run sam-local database test e2e test-sam-local fuzz check format openapi bench-list build deploy lock
+.PHONY: help run sam-local database test e2e test-sam-local fuzz check format openapi bench bench-list build deploy lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -25,7 +25,7 @@ bench_pins := $(all_pins) tests/benchmarks/requirements.txt $(peers)/fastapi_man
 behaviour := tests/test_create_incident.py tests/test_read_incidents.py tests/test_update_incident.py
 
 help:  ## show this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 22
 
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
@@ -65,15 +65,20 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the contract
 	.venv/bin/python -m infra.openapi
 
-bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
-	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
-
 build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
 deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
 	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+
+bench: runtime bench-list .venv-bench/for-all $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
+	$(sam_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
+	PATH="$(dir $(shell command -v $(RUNTIME))):$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
+	.venv-bench/bin/python -m tests.benchmarks.speed
+
+bench-list: .venv-bench/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
+	PYTHONPATH=functions .venv-bench/bin/python -m tests.benchmarks.paging
 
 .PHONY: runtime
 runtime:

@@ -1,0 +1,54 @@
+"""Incidents as AWS's own samples would keep them: boto3, json, no validation, no idempotency, no errors but a 500."""
+
+import json
+import os
+import uuid
+from datetime import UTC, datetime
+from typing import TypedDict
+
+import boto3
+
+
+class Event(TypedDict):
+    """The part of HTTP API's event that is used here."""
+
+    routeKey: str
+    body: str
+    pathParameters: dict[str, str]
+    queryStringParameters: dict[str, str]
+
+
+TABLE = os.environ["TABLE_NAME"]
+dynamodb = boto3.client("dynamodb")
+
+
+def handler(event: Event, context: object) -> dict[str, object]:  # noqa: ARG001 (Lambda gives it)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if event["routeKey"] == "POST /incidents":
+        incident = {"id": str(uuid.uuid4()), "status": "open", "created_at": now} | json.loads(event["body"])
+        dynamodb.put_item(TableName=TABLE, Item={name: {"S": value} for name, value in incident.items()})
+        return {"statusCode": 201, "body": json.dumps(incident)}
+    if event["routeKey"] == "GET /incidents":
+        found = dynamodb.query(
+            TableName=TABLE,
+            IndexName="by-status",
+            KeyConditionExpression="status_shard = :status",
+            ExpressionAttributeValues={":status": {"S": event["queryStringParameters"]["status"] + "#0"}},
+            ScanIndexForward=False,
+            Limit=50,
+        )
+        incidents = [{name: next(iter(value.values())) for name, value in item.items()} for item in found["Items"]]
+        return {"statusCode": 200, "body": json.dumps(incidents)}
+    key = {"id": {"S": event["pathParameters"]["id"]}}
+    if event["routeKey"] == "GET /incidents/{id}":
+        item = dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True)["Item"]
+    else:
+        item = dynamodb.update_item(
+            TableName=TABLE,
+            Key=key,
+            UpdateExpression="SET #status = :status, updated_at = :now",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={":status": {"S": json.loads(event["body"])["status"]}, ":now": {"S": now}},
+            ReturnValues="ALL_NEW",
+        )["Attributes"]
+    return {"statusCode": 200, "body": json.dumps({name: next(iter(value.values())) for name, value in item.items()})}

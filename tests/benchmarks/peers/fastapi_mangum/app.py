@@ -1,0 +1,110 @@
+"""Incidents as a FastAPI user would write them for Lambda: one application, Mangum around it, boto3's resource below."""
+
+import os
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import boto3
+from boto3.dynamodb.conditions import Attr, Key
+from botocore.exceptions import ClientError
+from fastapi import FastAPI, HTTPException, Query
+from mangum import Mangum
+from pydantic import BaseModel, Field
+
+
+class Status(StrEnum):
+    """Where the work on an incident stands."""
+
+    OPEN = "open"
+    IN_PROGRESS = "in_progress"
+    RESOLVED = "resolved"
+    CLOSED = "closed"
+
+
+class Source(StrEnum):
+    """Who reported an incident."""
+
+    OPERATOR = "operator"
+    MONITORING = "monitoring"
+    PARTNER = "partner"
+
+
+class NewIncident(BaseModel):
+    """A report."""
+
+    description: Annotated[str, Field(min_length=1, max_length=10_000)]
+    source: Source
+    status: Status = Status.OPEN
+
+
+class StatusChange(BaseModel):
+    """What a client may change."""
+
+    status: Status
+
+
+class Incident(NewIncident):
+    """A recorded incident."""
+
+    id: uuid.UUID
+    created_at: datetime
+    updated_at: datetime
+
+
+app = FastAPI()
+table = boto3.resource("dynamodb").Table(os.environ["TABLE_NAME"])
+
+
+@app.post("/incidents", status_code=201)
+def create_incident(new: NewIncident) -> Incident:
+    now = datetime.now(UTC)
+    incident = Incident(**new.model_dump(), id=uuid.uuid4(), created_at=now, updated_at=now)
+    item = incident.model_dump(mode="json")
+    table.put_item(Item={**item, "status_shard": f"{new.status}#0", "position": f"{now}#{incident.id}"})
+    return incident
+
+
+@app.get("/incidents")
+def list_incidents(status: Status, limit: Annotated[int, Query(ge=1, le=100)] = 50) -> list[Incident]:
+    found = table.query(
+        IndexName="by-status",
+        KeyConditionExpression=Key("status_shard").eq(f"{status}#0"),
+        ScanIndexForward=False,
+        Limit=limit,
+    )
+    return [Incident.model_validate(item) for item in found["Items"]]
+
+
+@app.get("/incidents/{incident_id}")
+def get_incident(incident_id: uuid.UUID) -> Incident:
+    found = table.get_item(Key={"id": str(incident_id)}, ConsistentRead=True)
+    if "Item" not in found:
+        raise HTTPException(404, "There is no incident with this id.")
+    return Incident.model_validate(found["Item"])
+
+
+@app.patch("/incidents/{incident_id}")
+def update_incident(incident_id: uuid.UUID, change: StatusChange) -> Incident:
+    try:
+        updated = table.update_item(
+            Key={"id": str(incident_id)},
+            UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now",
+            ConditionExpression=Attr("id").exists(),
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={
+                ":status": change.status,
+                ":shard": f"{change.status}#0",
+                ":now": datetime.now(UTC).isoformat(),
+            },
+            ReturnValues="ALL_NEW",
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+            raise
+        raise HTTPException(404, "There is no incident with this id.") from error
+    return Incident.model_validate(updated["Attributes"])
+
+
+handler = Mangum(app, lifespan="off")
