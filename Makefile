@@ -59,9 +59,12 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
-deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
-	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
-	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+# samconfig.toml's own overrides give way to any on the command line.
+overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(PARAMETERS))
+
+deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90")
+	$(sam_environment) $(SAM) build --config-env prod $(overrides)
+	$(sam_environment) $(SAM) deploy --config-env prod $(overrides)
 
 .PHONY: runtime
 runtime:
