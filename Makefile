@@ -68,9 +68,12 @@ openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the 
 build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
-deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says; ARGS="--parameter-overrides ..." overrides
-	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),prod)
-	$(sam_environment) $(SAM) deploy --config-env $(or $(CONFIG),prod) $(ARGS)
+# samconfig.toml's own overrides give way to any on the command line.
+overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(PARAMETERS))
+
+deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90")
+	$(sam_environment) $(SAM) build --config-env prod $(overrides)
+	$(sam_environment) $(SAM) deploy --config-env prod $(overrides)
 
 bench: runtime bench-list .venv-bench/for-all $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
 	$(sam_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)

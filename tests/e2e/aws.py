@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, JsonValue
 from infra.local.sam import ARCHITECTURE
 
 ROOT = Path(__file__).parents[2]
-REGION = "us-east-1"
+REGION = "eu-central-1"
 ACCOUNT = "000000000000"
 STACK = "incident-api"
 UNLIKE_AWS = {

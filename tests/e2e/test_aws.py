@@ -1,7 +1,11 @@
 """What only a deployment shows. The behaviour tests run against it besides, with `--on aws`."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import boto3
@@ -11,7 +15,7 @@ from botocore.exceptions import ClientError
 from pydantic import JsonValue
 
 from infra.local import template
-from tests.e2e.aws import Aws, Processed
+from tests.e2e.aws import REGION, ROOT, Aws, Processed
 from tests.steps import report
 
 FUNCTIONS = ["CreateIncidentFunction", "ReadIncidentsFunction", "UpdateIncidentFunction"]
@@ -71,6 +75,23 @@ def test_nobody_else_may_call_anything(deployed: Aws) -> None:
     forged = Credentials(user(deployed, "victim", "OperatorPolicyArn").access_key, "a guess")
     for credentials in (None, stranger, forged):
         assert answers(deployed, credentials) == [403] * 6
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_the_readme_shows_how_to_sign_a_call(deployed: Aws, language: str) -> None:
+    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    reporter = user(deployed, f"reporter-in-{language}", "ReporterPolicyArn")
+    environment = {
+        "API": f"{deployed.endpoint}/_aws/execute-api/{deployed.resource('IncidentApi')}",
+        "AWS_ACCESS_KEY_ID": reporter.access_key,
+        "AWS_SECRET_ACCESS_KEY": reporter.secret_key,
+        "AWS_REGION": REGION,
+        "PATH": os.environ["PATH"],
+    }
+    interpreter = {"sh": "sh", "python": sys.executable}[language]
+    ran = subprocess.run([interpreter, "-c", code], env=environment, stdout=subprocess.PIPE, check=True)
+    assert json.loads(ran.stdout)["description"] == "Самокат #4567 не отвечает"
 
 
 # ---- what the functions may do
