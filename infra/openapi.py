@@ -77,7 +77,7 @@ CHANGED = INCIDENT | {"status": "in_progress", "updated_at": "2026-11-23T10:02:4
 CURSOR = "MjAyNi0xMS0yM1QxMDowMDowMC4xMjNaIzZhNWNiN2YwLTRjNWUtNGYwYS05ZDUxLTBkMmE1YjFjN2UzOA"
 
 PROBLEM = "application/problem+json"
-BAD_INPUT: list[Json] = [{"loc": ["body", "source"], "msg": "Input should be 'operator', 'monitoring' or 'partner'"}]
+BAD_INPUT: list[Json] = [{"loc": ["body", "description"], "msg": "String should have at least 1 character"}]
 
 TIME: Json = {"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
 
