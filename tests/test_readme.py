@@ -84,7 +84,7 @@ def test_the_russian_readme_has_the_same_sections_commands_and_tables() -> None:
         assert here == there, f"README.md, {english} and README.ru.md, {russian}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.ru.md", "CONTRIBUTING.md"])
 def test_every_verb_is_one_of_make(name: str) -> None:
     verbs = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"^ {4}make ([a-z0-9-]+)|`make ([a-z0-9-]+)", (ROOT / name).read_text(), re.MULTILINE))
