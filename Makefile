@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run sam-local database test e2e test-sam-local fuzz check format openapi bench bench-list build deploy lock
+.PHONY: help run sam-local database test e2e test-sam-local fuzz clients check format openapi lint-openapi bench bench-list build deploy lock
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -50,6 +50,9 @@ e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
 	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
+clients: .venv/for-all .venv-clients/installed  ## try the contract with other people's tools, and a client that is generated from it
+	.venv/bin/pytest tests/test_clients.py
+
 check: .venv-bench/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
 	.venv-bench/bin/ruff check
 	.venv-bench/bin/ruff format --check
@@ -64,6 +67,10 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 
 openapi: .venv/for-run  ## write infra/openapi.json anew, after a change of the contract
 	.venv/bin/python -m infra.openapi
+
+lint-openapi:  ## lint the contract with Redocly's and Spectral's rules (needs Node.js)
+	npx --yes @redocly/cli@2.77.0 lint --extends=recommended-strict infra/openapi.json
+	npx --yes @stoplight/spectral-cli@6.16.3 lint --ruleset tests/clients/spectral.json --fail-severity hint infra/openapi.json
 
 build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
@@ -111,6 +118,9 @@ runtime:
 .venv-checkov/installed: infra/checkov/requirements.txt
 	$(call install,.venv-checkov,$(PYTHON),$^)
 
+.venv-clients/installed: tests/clients/requirements.txt
+	$(call install,.venv-clients,$(PYTHON),$^)
+
 define install
 @[ -n "$(2)" ] || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python"; exit 1; }
 @echo "Setting up $(1), this once ..."
@@ -137,3 +147,4 @@ lock: .venv/for-all  ## pin the newest versions that pyproject.toml allows
 	$(compile) --group sam --output-file infra/sam/requirements.txt
 	$(compile) --group checkov --output-file infra/checkov/requirements.txt
 	$(compile) --group aws --output-file tests/e2e/requirements.txt
+	$(compile) --group clients --output-file tests/clients/requirements.txt

@@ -77,7 +77,7 @@ CHANGED = INCIDENT | {"status": "in_progress", "updated_at": "2026-11-23T10:02:4
 CURSOR = "MjAyNi0xMS0yM1QxMDowMDowMC4xMjNaIzZhNWNiN2YwLTRjNWUtNGYwYS05ZDUxLTBkMmE1YjFjN2UzOA"
 
 PROBLEM = "application/problem+json"
-BAD_INPUT: list[Json] = [{"loc": ["body", "source"], "msg": "Input should be 'operator', 'monitoring' or 'partner'"}]
+BAD_INPUT: list[Json] = [{"loc": ["body", "description"], "msg": "String should have at least 1 character"}]
 
 TIME: Json = {"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
 
@@ -153,8 +153,7 @@ HEADERS: dict[str, Json] = {
         },
     },
     "Retry-After": {
-        "description": "Seconds to wait before another try.",
-        "required": True,
+        "description": "Seconds to wait before another try; there with a problem of the API.",
         "schema": {"type": "integer", "minimum": 1, "examples": [1]},
     },
 }
@@ -209,11 +208,13 @@ GATEWAY: dict[int, tuple[str, str]] = {
     413: ("Request Entity Too Large", "The body is longer than 10 MB."),
     429: ("Too Many Requests", "More requests than the API takes at a time. Wait, and try again."),
     500: ("Internal Server Error", "A fault in a function, which its owners are told of."),
+    503: ("Service Unavailable", "The function could not be called, or did not answer."),
+    504: ("Gateway Timeout", "The function took too long. What was asked for may have been done."),
 }
 """The gateway's own errors: what it says, and when."""
 
-EVERYWHERE = (403, 429, 500)
-"""Those of them that any request may meet."""
+EVERYWHERE = (403, 429, 500, 504)
+"""Those of them that are never a function's answer, and that any request may meet."""
 
 
 class Answers(NamedTuple):

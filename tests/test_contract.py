@@ -15,6 +15,7 @@ from incident import Incident, Source, Status
 from tests.conftest import ROOT, TEMPLATE
 
 README = (ROOT / "README.md").read_text()
+RUSSIAN = (ROOT / "README.ru.md").read_text()
 FUNCTIONS = {route.function: route.handler.removesuffix(".handler") for route in TEMPLATE.routes}
 
 
@@ -58,8 +59,9 @@ def test_the_readme_lists_the_errors_of_the_functions() -> None:
 
 
 @pytest.mark.parametrize("word", [*Status, *Source, *Incident.model_fields])
-def test_the_readme_names_every_status_source_and_field(word: str) -> None:
+def test_the_readmes_name_every_status_source_and_field(word: str) -> None:
     assert f"`{word}`" in README
+    assert f"`{word}`" in RUSSIAN
 
 
 def test_each_function_may_do_what_it_does_and_nothing_else() -> None:

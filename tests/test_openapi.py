@@ -25,7 +25,7 @@ OPERATIONS = {
     for path, item in DOCUMENT["paths"].items()
     for method, operation in item.items()
 }
-OF_THE_GATEWAY = {"403", "429", "500"}
+OF_THE_GATEWAY = {"403", "429", "500", "504"}
 
 CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("create_incident", "201"): (JSON, NEW, ""),

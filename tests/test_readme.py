@@ -1,8 +1,9 @@
-"""The README's commands, run word for word, answer what the README shows."""
+"""The README's commands, run word for word, answer what the README shows, and the Russian README shows the same."""
 
 import re
 import shutil
 import subprocess
+from itertools import zip_longest
 from pathlib import Path
 
 import httpx
@@ -54,3 +55,37 @@ def without_particulars(output: str) -> str:
     output = re.sub(ID, "ID", output)
     output = re.sub(TIME, "TIME", output)
     return re.sub(r"cursor=[\w-]+", "cursor=CURSOR", output).strip()
+
+
+def sections(name: str) -> list[tuple[str, list[str]]]:
+    """Each section's heading, and what of the section is the same in every language."""
+    parts = re.split(r"^## (.+)\n", (ROOT / name).read_text(), flags=re.MULTILINE)
+    return list(zip(["the beginning", *parts[1::2]], map(untranslated, parts[::2]), strict=True))
+
+
+def untranslated(section: str) -> list[str]:
+    """Blocks of code, the code and the numbers of tables' first columns, what programs and files are called, addresses."""
+    blocks = re.findall(r"^```.*?^```", section, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", section, flags=re.DOTALL | re.MULTILINE)
+    subsections = re.findall(r"^###+", prose, re.MULTILINE)
+    cells = re.findall(r"^\| *([^|]*)\|", prose, re.MULTILINE)
+    keys = [
+        key for cell in cells for key in ("|", *re.findall(r"`.*?`|\d+", re.sub(r"(?<=\d)[,\u00a0](?=\d)", "", cell)))
+    ]
+    lines = re.findall(r"^ {4,8}(\S.*?)(?:  .*)?$", prose, re.MULTILINE)
+    addresses = [address for address in re.findall(r"\]\((.+?)\)", prose) if not address.startswith("README")]
+    return blocks + subsections + keys + lines + addresses
+
+
+def test_the_russian_readme_has_the_same_sections_commands_and_tables() -> None:
+    for (english, here), (russian, there) in zip_longest(
+        sections("README.md"), sections("README.ru.md"), fillvalue=("nothing", [""])
+    ):
+        assert here == there, f"README.md, {english} and README.ru.md, {russian}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ru.md", "CONTRIBUTING.md"])
+def test_every_verb_is_one_of_make(name: str) -> None:
+    verbs = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^ {4}make ([a-z0-9-]+)|`make ([a-z0-9-]+)", (ROOT / name).read_text(), re.MULTILINE))
+    assert {verb or other for verb, other in named} <= verbs
