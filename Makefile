@@ -23,25 +23,25 @@ all_pins := $(run_pins) tests/requirements.txt
 behaviour := tests/test_create_incident.py tests/test_read_incidents.py tests/test_update_incident.py
 
 help:  ## show this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 22
 
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
 
-sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
+sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's containers, under sam local start-api (needs Docker)
 	@$(sam_environment) .venv/bin/python -m infra.local.sam --sam $(SAM) --port $(PORT) --data $(DATA)
 
-database: .venv/for-run  ## the database alone, on port 8001, for a `sam local start-api` of your own
+database: .venv/for-run  ## the database alone, for a sam local start-api of your own
 	@.venv/bin/python -m infra.local.sam --sam "" --data $(DATA)
 
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
 	.venv/bin/pytest
 	$(if $(RUNTIME),.venv-3.13/bin/pytest)
 
-e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
+e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
 	$(sam_environment) .venv-3.13/bin/pytest --on aws $(behaviour) tests/e2e/test_aws.py
 
-test-sam-local: runtime .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
+test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
 	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
 check: .venv/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
@@ -56,7 +56,7 @@ format: .venv/for-all  ## lay out the code and mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
+build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
 # samconfig.toml's own overrides give way to any on the command line.
