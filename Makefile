@@ -30,10 +30,10 @@ help:  ## show this
 run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
 	@.venv/bin/python -m infra.local --port $(PORT) --data $(DATA)
 
-sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's own containers, under `sam local start-api` (needs Docker)
+sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's containers, under sam local start-api (needs Docker)
 	@$(sam_environment) .venv/bin/python -m infra.local.sam --sam $(SAM) --port $(PORT) --data $(DATA)
 
-database: .venv/for-run  ## the database alone, on port 8001, for a `sam local start-api` of your own
+database: .venv/for-run  ## the database alone, for a sam local start-api of your own
 	@.venv/bin/python -m infra.local.sam --sam "" --data $(DATA)
 
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
@@ -44,10 +44,10 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
 
-e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS, run the behaviour tests there and those of the deployment
+e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
 	$(sam_environment) .venv-3.13/bin/pytest --on aws $(behaviour) tests/e2e/test_aws.py
 
-test-sam-local: runtime .venv/for-all $(sam_installed)  ## run the behaviour tests under `sam local start-api` (needs Docker)
+test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
 	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
 clients: .venv/for-all .venv-clients/installed  ## try the contract with other people's tools, and a client that is generated from it
@@ -72,7 +72,7 @@ lint-openapi:  ## lint the contract with Redocly's and Spectral's rules (needs N
 	npx --yes @redocly/cli@2.77.0 lint --extends=recommended-strict infra/openapi.json
 	npx --yes @stoplight/spectral-cli@6.16.3 lint --ruleset tests/clients/spectral.json --fail-severity hint infra/openapi.json
 
-build: runtime $(sam_installed)  ## build for `sam local`; CONFIG=prod builds for AWS
+build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for AWS
 	$(sam_environment) $(SAM) build --config-env $(or $(CONFIG),default)
 
 # samconfig.toml's own overrides give way to any on the command line.
