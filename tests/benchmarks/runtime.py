@@ -1,13 +1,11 @@
 """As much of Lambda's runtime as a function notices: it imports the handler and calls it with events.
 
 `python runtime.py create_incident.handler`. Each line of the input is `{"event": {...}, "times": 100}`; each line of the
-output has the last answer, and the CPU seconds that the calls took, all threads together. It ends with the input, at once,
-as an environment that Lambda freezes: no work of the interpreter's end is counted.
+output has the last answer, the CPU seconds that the calls took, and those since the process began, all threads together.
 """
 
 import importlib
 import json
-import os
 import sys
 import time
 
@@ -33,5 +31,5 @@ if __name__ == "__main__":
         started = time.process_time()
         for event in events:
             answer = handler(event, Context())
-        print(json.dumps({"cpu": time.process_time() - started, "answer": answer}), flush=True)
-    os._exit(0)
+        now = time.process_time()
+        print(json.dumps({"calls": now - started, "process": now, "answer": answer}), flush=True)

@@ -1,8 +1,8 @@
 """Our functions beside what a user would build instead: cold start, warm requests, memory, package, cost: `make bench`.
 
 Every program is run as `sam build` left it, by the runtime's own Python, with nothing else on its path, against a DynamoDB
-on loopback that answers at once and without TLS. The runs go round: one of each program, then the next of each, so that whatever else the
-machine does meets them alike. A ratio is the median over these rounds.
+on loopback that answers at once and without TLS. The runs go round: one of each program, then the next of each, so that
+whatever else the machine does meets them alike. A ratio is the median over these rounds.
 """
 
 import json
@@ -11,7 +11,7 @@ import platform
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import date
 from http import HTTPStatus
 from io import BytesIO
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from subprocess import PIPE, Popen
 from time import perf_counter
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Self, TypedDict
 from urllib.request import urlopen
 
 import matplotlib as mpl
@@ -35,8 +35,8 @@ RESULTS = HERE / "speed.json"
 PICTURE = HERE / "speed.svg"
 
 RUNS = 15
-CALLS = 100
-"""Calls of a warm function in each run."""
+CALLS = 50
+"""Calls of a function in each run, to warm it, and then to be measured."""
 
 OURS = "Incident API"
 FASTAPI = "FastAPI + Mangum"
@@ -117,8 +117,6 @@ READ = Operation("read one", "GET /incidents/{id}", HTTPStatus.OK, {}, None)
 LIST = Operation("list of 50", "GET /incidents", HTTPStatus.OK, {"status": "open"}, None)
 CHANGE = Operation("change status", "PATCH /incidents/{id}", HTTPStatus.OK, {}, {"status": "in_progress"})
 OPERATIONS = (CREATE, READ, LIST, CHANGE)
-FUNCTIONS = (CREATE, LIST, CHANGE)
-"""An operation of each of our functions, for the cold start."""
 
 
 class Package(NamedTuple):
@@ -171,7 +169,8 @@ class Response(TypedDict):
 class Line(TypedDict):
     """A line of runtime.py's output."""
 
-    cpu: float
+    calls: float
+    process: float
     answer: Response
 
 
@@ -196,8 +195,8 @@ class Instance:
         command = [*PYTHON, str(HERE / "runtime.py"), built.handler]
         self._process = Popen(command, stdin=PIPE, stdout=PIPE, env=environment, text=True)
 
-    def call(self, operation: Operation, times: int) -> float:
-        """Call the function and check its last answer; return the CPU seconds of all calls."""
+    def call(self, operation: Operation, times: int) -> tuple[float, float]:
+        """Call the function and check its last answer; return the CPU seconds of these calls, and of the process's life."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps({"event": operation.event(), "times": times}) + "\n")
@@ -206,22 +205,18 @@ class Instance:
         assert line["answer"]["statusCode"] == operation.status, line
         if operation is LIST:
             assert len(json.loads(line["answer"]["body"])) == 50
-        return line["cpu"]
+        return line["calls"], line["process"]
 
     def peak_memory(self) -> int:
-        """Bytes. Not what wait4 says, which has this process's own memory from before the other began to run."""
+        """Bytes. Not getrusage's, which has this process's own memory from before the other began to run."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
-    def end(self) -> float:
-        """End the process; return the CPU seconds of its whole life."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.stdout.close()
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        return usage.ru_utime + usage.ru_stime
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.__exit__(None, None, None)  # closes its input, at which it ends
 
 
 @contextmanager
@@ -247,52 +242,36 @@ def measure(dynamodb: str) -> Figures:
         figures.setdefault(name, {}).setdefault(program, []).append(value)
 
     for round_ in range(RUNS):
+        print(f"\rround {round_ + 1} of {RUNS}", end="", file=sys.stderr, flush=True)
         turn = PROGRAMS[round_ % 3 :] + PROGRAMS[: round_ % 3]
-        print(f"\rcold starts, round {round_ + 1} of {RUNS}", end="", file=sys.stderr, flush=True)
-        for operation in FUNCTIONS:
+        for operation in OPERATIONS:
             for program in turn:
-                wall, cpu, memory = cold_start(program, operation, dynamodb)
-                note(f"cold start, {operation.name}, CPU ms", program, 1000 * cpu)
-                note(f"cold start, {operation.name}, wall ms", program, 1000 * wall)
-                note(f"peak memory, {operation.name}, MB", program, memory / 1e6)
+                started = perf_counter()
+                with Instance(program, operation, dynamodb) as instance:
+                    _, cpu = instance.call(operation, 1)
+                    note(f"cold start, {operation.name}, CPU ms", program, 1000 * cpu)
+                    note(f"cold start, {operation.name}, wall ms", program, 1000 * (perf_counter() - started))
+                    note(f"peak memory, {operation.name}, MB", program, instance.peak_memory() / 1e6)
+                    instance.call(operation, CALLS)
+                    asked(dynamodb)
+                    cpu, _ = instance.call(operation, CALLS)
+                    note(f"warm {operation.name}, CPU µs", program, 1e6 * cpu / CALLS)
+                    note(f"DynamoDB requests, {operation.name}", program, asked(dynamodb) / CALLS)
         for program in turn:
             package(program, CREATE).forget_files()
-            wall, _, _ = cold_start(program, CREATE, dynamodb)
-            note("cold start, create, files not cached, wall ms", program, 1000 * wall)
-    with ExitStack() as running:
-        warm = {}
-        for program in PROGRAMS:
-            for operation in OPERATIONS:
-                instance = Instance(program, operation, dynamodb)
-                running.callback(instance.end)
-                instance.call(operation, CALLS)
-                warm[program, operation.name] = instance
-        for round_ in range(RUNS):
-            print(f"\rwarm calls, round {round_ + 1} of {RUNS}  ", end="", file=sys.stderr, flush=True)
-            for operation in OPERATIONS:
-                for program in PROGRAMS[round_ % 3 :] + PROGRAMS[: round_ % 3]:
-                    cpu = warm[program, operation.name].call(operation, CALLS)
-                    note(f"warm {operation.name}, CPU µs", program, 1e6 * cpu / CALLS)
-        print(file=sys.stderr)
-        for operation in OPERATIONS:
-            for program in PROGRAMS:
-                asked(dynamodb)
-                warm[program, operation.name].call(operation, 1)
-                note(f"DynamoDB requests, {operation.name}", program, asked(dynamodb))
+            started = perf_counter()
+            with Instance(program, CREATE, dynamodb) as instance:
+                instance.call(CREATE, 1)
+                note("cold start, create, files not cached, wall ms", program, 1000 * (perf_counter() - started))
+    print(file=sys.stderr)
     for program in PROGRAMS:
         note("package, zipped, MB", program, package(program, CREATE).zipped() / 1e6)
         note("package, unzipped, MB", program, package(program, CREATE).unzipped() / 1e6)
-    return figures
+    return dict(sorted(figures.items(), key=lambda figure: KINDS.index(figure[0].split()[0])))
 
 
-def cold_start(program: str, operation: Operation, dynamodb: str) -> tuple[float, float, int]:
-    """Wall and CPU seconds from a process's start to its first answer, and its peak memory in bytes."""
-    started = perf_counter()
-    instance = Instance(program, operation, dynamodb)
-    instance.call(operation, 1)
-    wall = perf_counter() - started
-    memory = instance.peak_memory()
-    return wall, instance.end(), memory
+KINDS = ("cold", "warm", "package,", "peak", "DynamoDB")
+"""The order of the table, by a row's first word."""
 
 
 def asked(dynamodb: str) -> int:
@@ -349,9 +328,14 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def regressions(now: Mapping[str, Row], committed: Mapping[str, Row]) -> list[str]:
-    """The ratios that have grown beyond noise: by more than a twentieth, and their quartiles clear of the committed ones."""
+    """The ratios that have grown beyond noise: by more than a twentieth, and their quartiles clear of the committed ones.
+
+    Not those of wall time, which is the machine's affair, nor of the price, which follows from the others.
+    """
     found = []
     for name, row in now.items():
+        if "wall" in name or "price" in name:
+            continue
         for peer, (low, middle, _) in row["ratios"].items():
             if name not in committed:
                 continue
@@ -381,7 +365,7 @@ def machine() -> str:
 
 
 CHART = (
-    ("Cold start, CPU ms", [(operation.name, f"cold start, {operation.name}, CPU ms") for operation in FUNCTIONS]),
+    ("Cold start, CPU ms", [(operation.name, f"cold start, {operation.name}, CPU ms") for operation in OPERATIONS]),
     ("Warm request, CPU µs", [(operation.name, f"warm {operation.name}, CPU µs") for operation in OPERATIONS]),
     ("Package, MB", [("zipped", "package, zipped, MB"), ("unzipped", "package, unzipped, MB")]),
 )
@@ -407,7 +391,7 @@ def main() -> None:
     os.sync()  # or the files cannot leave the cache
     with stub() as dynamodb:
         figures = measure(dynamodb)
-    for operation in FUNCTIONS:
+    for operation in OPERATIONS:
         name = f"Lambda's price of a million calls, {operation.name}, $"
         figures[name] = {program: [cost(figures, program, operation)] for program in PROGRAMS}
     table = rows(figures)
