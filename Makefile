@@ -38,11 +38,12 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 	.venv/bin/pytest
 	$(if $(RUNTIME),.venv-3.13/bin/pytest)
 
+# What the SAM CLI says is shown.
 e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
-	$(sam_environment) .venv-3.13/bin/pytest --on aws $(behaviour) tests/e2e/test_aws.py
+	$(sam_environment) .venv-3.13/bin/pytest -s --on aws $(behaviour) tests/e2e/test_aws.py
 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
-	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
+	$(sam_environment) .venv/bin/pytest -s --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
 check: .venv/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, types, templates and their security
 	.venv/bin/ruff check
