@@ -44,11 +44,12 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
 
+# What the SAM CLI says is shown.
 e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
-	$(sam_environment) .venv-3.13/bin/pytest --on aws $(behaviour) tests/e2e/test_aws.py
+	$(sam_environment) .venv-3.13/bin/pytest -s --on aws $(behaviour) tests/e2e/test_aws.py
 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
-	$(sam_environment) .venv/bin/pytest --on sam-local $(behaviour) tests/e2e/test_sam_local.py
+	$(sam_environment) .venv/bin/pytest -s --on sam-local $(behaviour) tests/e2e/test_sam_local.py
 
 clients: .venv/for-all .venv-clients/installed  ## try the contract with other people's tools, and a client that is generated from it
 	.venv/bin/pytest tests/test_clients.py
