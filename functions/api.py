@@ -7,16 +7,15 @@ counts it and the gateway answers 500.
 import base64
 import json
 import re
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.types import EventHandlerInstance
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from pydantic_core import to_json
 
 from incident import IdempotencyKeyReused, Incident, IncidentNotFound, StoreUnavailable, VersionConflict
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-_log = Logger(service="incident-api", location=None)
+_said: dict[str, object] = {}
+"""What the log says of the request at hand; a function has one at a time."""
 
 MAX_BODY = 64 * 1024
 """Bytes, before any decoding of JSON."""
@@ -71,11 +71,13 @@ class Api(APIGatewayHttpResolver):
         self.exception_handler(list(_PROBLEMS))(_problem)
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
-        """Answer an event, and log one line about it. What the client wrote is not in the line."""
-        _log.remove_keys(["incident_id"])
+        """Answer an event, and log one line of JSON about it. What the client wrote is not in the line."""
+        _said.clear()
         answer = super().resolve(event, context)
         request_id = self.current_event.request_context.request_id
-        _log.info("request", request_id=request_id, route=event["routeKey"], status=answer["statusCode"])
+        said = {"request_id": request_id, "route": event["routeKey"], "status_code": answer["statusCode"]} | _said
+        # Not by Powertools' Logger and Metrics, whose two lines were 5 % of a warm create's CPU time.
+        print(json.dumps(said), flush=True)
         return answer
 
     @property
@@ -124,7 +126,7 @@ def incident_response(
     incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
 ) -> Response[Incident]:
     """An answer that holds one incident, under its ETag."""
-    _log.append_keys(incident_id=incident.id)
+    _said["incident_id"] = incident.id
     return Response(
         status_code=status,
         content_type="application/json",
@@ -139,10 +141,17 @@ def etag(incident: Incident) -> str:
 
 
 def count(metric: str, **dimensions: str) -> None:
-    """Count one in CloudWatch (a log line in the embedded metric format), under these dimensions."""
-    with single_metric(name=metric, unit=MetricUnit.Count, value=1, namespace="IncidentApi") as counted:
-        for name, value in dimensions.items():
-            counted.add_dimension(name, value)
+    """Count this request in CloudWatch: its log line becomes one in the embedded metric format.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    directive = {
+        "Namespace": "IncidentApi",
+        "Dimensions": [list(dimensions)],
+        "Metrics": [{"Name": metric, "Unit": "Count"}],
+    }
+    timestamp = time.time_ns() // 1_000_000
+    _said.update({"_aws": {"Timestamp": timestamp, "CloudWatchMetrics": [directive]}, metric: 1}, **dimensions)
 
 
 def _json(body: object) -> str:

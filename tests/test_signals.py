@@ -29,42 +29,37 @@ def test_every_request_is_one_line_and_what_happened_is_counted(run_local: Calla
     log = (local.data / "functions.log").read_text()
     assert "secret" not in log
     lines = [json.loads(line) for line in log.splitlines()]
-    requests = [line for line in lines if "_aws" not in line]
-    assert [(line["route"], line["status"], line.get("incident_id")) for line in requests] == [
-        ("POST /incidents", 201, incident_id),
-        ("POST /incidents", 201, incident_id),
-        ("POST /incidents", 422, None),
-        ("PATCH /incidents/{id}", 200, incident_id),
-        ("PATCH /incidents/{id}", 412, None),
-        ("GET /incidents/{id}", 200, incident_id),
-        ("GET /incidents", 200, None),
-        ("POST /incidents", 422, None),
+    assert [(line["route"], line["status_code"], line.get("incident_id"), counted(line)) for line in lines] == [
+        ("POST /incidents", 201, incident_id, {"IncidentsCreated", "source: partner"}),
+        ("POST /incidents", 201, incident_id, {"Replays"}),
+        ("POST /incidents", 422, None, {"Conflicts"}),
+        ("PATCH /incidents/{id}", 200, incident_id, {"StatusesSet", "status: closed"}),
+        ("PATCH /incidents/{id}", 412, None, {"Conflicts"}),
+        ("GET /incidents/{id}", 200, incident_id, set()),
+        ("GET /incidents", 200, None, set()),
+        ("POST /incidents", 422, None, set()),
     ]
-    assert len({line["request_id"] for line in requests}) == len(requests)
-
-    counted = [line for line in lines if "_aws" in line]
-    assert [(metric_of(line), line.get("source"), line.get("status")) for line in counted] == [
-        ("IncidentsCreated", "partner", None),
-        ("Replays", None, None),
-        ("Conflicts", None, None),
-        ("StatusesSet", None, "closed"),
-        ("Conflicts", None, None),
-    ]
+    assert len({line["request_id"] for line in lines}) == len(lines)
 
 
 class Embedded(BaseModel):
-    """A line in CloudWatch's embedded metric format, as far as it is looked at."""
+    """CloudWatch's embedded metric format, as far as it is looked at."""
 
     class Directive(BaseModel):
         Namespace: str
+        Dimensions: list[list[str]]
         Metrics: list[dict[str, str]]
 
+    Timestamp: int
     CloudWatchMetrics: list[Directive]
 
 
-def metric_of(line: dict[str, JsonValue]) -> str:
-    """The one metric of a line, which counts one."""
+def counted(line: dict[str, JsonValue]) -> set[str]:
+    """The metric that a line counts, if any, and its dimensions."""
+    if "_aws" not in line:
+        return set()
     (directive,) = Embedded.model_validate(line["_aws"]).CloudWatchMetrics
     (metric,) = directive.Metrics
-    assert (directive.Namespace, metric["Unit"], line[metric["Name"]]) == ("IncidentApi", "Count", [1.0])
-    return metric["Name"]
+    (dimensions,) = directive.Dimensions
+    assert (directive.Namespace, metric["Unit"], line[metric["Name"]]) == ("IncidentApi", "Count", 1)
+    return {metric["Name"], *(f"{name}: {line[name]}" for name in dimensions)}
