@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.types import EventHandlerInstance
@@ -96,6 +97,12 @@ class Api(APIGatewayHttpResolver):
 
 class _Validation(OpenAPIRequestValidationMiddleware):
     """Powertools' validation by the types of a route's parameters, for bodies in JSON alone."""
+
+    def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Response[object]:
+        # Powertools' patterns end in `$`, which to Python is also the place before a last line feed.
+        if app.current_event.path.endswith("\n"):
+            raise NotFoundError
+        return super().handler(app, next_middleware)
 
     def _get_body(self, app: EventHandlerInstance) -> dict[str, object]:
         event = app.current_event

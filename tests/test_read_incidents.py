@@ -112,6 +112,14 @@ def test_an_incident_that_the_client_has_is_not_sent_again(api: httpx.Client, kn
         assert api.get(path, headers={"If-None-Match": known}).json()["status"] == "closed"
 
 
-@pytest.mark.parametrize("id", ["1", "9999", "%00", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"])
+@pytest.mark.parametrize(
+    "id", ["1", "9999", "%00", "%0A", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"]
+)
 def test_an_unknown_id_is_a_404(api: httpx.Client, id: str) -> None:
     assert_problem(api.get(f"/incidents/{id}"), 404)
+
+
+def test_an_id_with_a_line_feed_behind_it_is_another_id(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    assert_problem(api.get(f"{path}%0A"), 404)
+    assert_problem(api.patch(f"{path}%0A", json={"status": "closed"}), 404)

@@ -34,7 +34,9 @@ def test_any_status_may_follow_any_other(api: httpx.Client) -> None:
         assert (changed["status"], changed["version"]) == (status, version)
 
 
-@pytest.mark.parametrize("id", ["1", "9999", "%00", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"])
+@pytest.mark.parametrize(
+    "id", ["1", "9999", "%00", "%0A", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"]
+)
 @pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}])
 def test_an_unknown_id_is_a_404(api: httpx.Client, id: str, headers: dict[str, str]) -> None:
     assert_problem(api.patch(f"/incidents/{id}", json=CLOSED, headers=headers), 404)
