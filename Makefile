@@ -42,7 +42,7 @@ test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where
 	$(if $(RUNTIME),wait $$runtime; there=$$?; cat .venv-3.13/log; [ $$there -eq 0 ] &&) [ $$here -eq 0 ]
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
-	.venv/bin/pytest --hypothesis-profile=fuzz tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
+	.venv/bin/pytest --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
 
 # What the SAM CLI says is shown.
 e2e: runtime .venv-3.13/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
