@@ -73,13 +73,13 @@ class Gateway:
         request = Request(environ)
         request.max_content_length = MAX_PAYLOAD
         try:
+            request.get_data()  # before the lock: a slow client keeps nobody else waiting
             with self._lock, redirect_stdout(self._log or sys.stdout):
                 response = self._answer(request)
         except RequestEntityTooLarge:
             response = _message(413, "Request Entity Too Large")
-        except (
-            Exception
-        ):  # the functions' border: what leaves a function is Lambda's to count and the gateway's to answer
+        # As on AWS, whatever leaves a function is answered for by the gateway.
+        except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = _message(500, "Internal Server Error")
         took = 1000 * (time.perf_counter() - started)
