@@ -51,13 +51,15 @@ def proxy(listening: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> Prox
     proxy, address = listening
     proxy.script, proxy.asked = iter(()), 0
     # A client of its own for each test: botocore stops repeating when many of a client's requests have failed.
-    monkeypatch.setattr(store, "_dynamodb", store.connect(address, impatient(attempts=2)))
+    monkeypatch.setattr(store, "_dynamodb", store.connect(address, impatient(attempts=2, read_timeout=1)))
     return proxy
 
 
-def impatient(attempts: int) -> Config:
+def impatient(attempts: int, read_timeout: float) -> Config:
     """The store's configuration, but for waits that tests would feel."""
-    return store.CONFIG.merge(Config(read_timeout=0.2, retries={"mode": "standard", "total_max_attempts": attempts}))
+    return store.CONFIG.merge(
+        Config(read_timeout=read_timeout, retries={"mode": "standard", "total_max_attempts": attempts})
+    )
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def client(address: str, proxy: Proxy) -> Iterator[httpx.Client]:  # noqa: ARG00
 def test_a_failure_that_passes_is_a_503_and_never_a_2xx(
     client: httpx.Client, proxy: Proxy, fault: Fault, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(attempts=1)))
+    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(1, 0.3)))
     proxy.script = itertools.repeat(fault)
     method, path, body = REQUESTS[operation]
     response = client.request(method, path, json=body)
@@ -90,7 +92,6 @@ def test_a_fault_of_the_deployment_is_not_made_out_to_pass(
     response = client.request(method, path, json=body)
     # The gateway's answer to a function that has failed.
     assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
-    assert proxy.asked == 1
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=repr)
