@@ -41,7 +41,11 @@ os.environ.update(TEMPLATE.environment())
 # make test, and make fuzz (`--hypothesis-profile=fuzz`). The machine's speed is no matter of either.
 settings.register_profile("test", max_examples=100, deadline=None)
 settings.register_profile("fuzz", max_examples=3000, deadline=None)
-settings.load_profile("test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("test")
 
 
 @pytest.fixture(scope="session")
