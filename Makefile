@@ -37,7 +37,7 @@ database: .venv/for-run  ## the database alone, for a sam local start-api of you
 	@.venv/bin/python -m infra.local.sam --sam "" --data $(DATA)
 
 test: .venv/for-all $(if $(RUNTIME),.venv-3.13/for-all)  ## run all tests, where Python 3.13 is installed on that too
-	@$(if $(RUNTIME),.venv-3.13/bin/pytest -p no:cacheprovider >.venv-3.13/log 2>&1 & runtime=$$!;) \
+	@$(if $(RUNTIME),.venv-3.13/bin/pytest --hypothesis-profile=brief -p no:cacheprovider >.venv-3.13/log 2>&1 & runtime=$$!;) \
 	.venv/bin/pytest; here=$$?; \
 	$(if $(RUNTIME),wait $$runtime; there=$$?; cat .venv-3.13/log; [ $$there -eq 0 ] &&) [ $$here -eq 0 ]
 

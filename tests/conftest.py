@@ -38,8 +38,9 @@ TEMPLATE = template.load()
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="eu-central-1")
 os.environ.update(TEMPLATE.environment())
 
-# make test, and make fuzz (`--hypothesis-profile=fuzz`). The machine's speed is no matter of either.
+# make test, its second Python, and make fuzz. The machine's speed is no matter of any.
 settings.register_profile("test", max_examples=100, deadline=None)
+settings.register_profile("brief", max_examples=20, deadline=None)
 settings.register_profile("fuzz", max_examples=3000, deadline=None)
 
 
