@@ -77,7 +77,7 @@ class Api(APIGatewayHttpResolver):
         answer = super().resolve(event, context)
         request_id = self.current_event.request_context.request_id
         said = {"request_id": request_id, "route": event["routeKey"], "status_code": answer["statusCode"]} | _said
-        # Not by Powertools' Logger and Metrics, whose two lines were 5 % of a warm create's CPU time.
+        # Not by Powertools' Logger and Metrics, whose two lines were 49 µs of CPU time against 6: 4 % of a warm create.
         print(json.dumps(said), flush=True)
         return answer
 

@@ -183,7 +183,7 @@ def _query(status_shard: str, limit: int, before: str | None) -> "QueryInputType
         "TableName": TABLE,
         "IndexName": INDEX,
         "KeyConditionExpression": condition,
-        # Without the index's own attributes, which botocore would parse in vain: 8 % of a warm list's CPU time.
+        # Without the index's own attributes, which botocore would parse in vain: 11 % of the CPU time of asking for 50.
         "ProjectionExpression": "id, description, #source, #status, created_at, updated_at, version",
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
