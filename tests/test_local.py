@@ -40,7 +40,7 @@ def test_everything_is_there_after_a_restart(run_local: RunLocal, how: int) -> N
     again = local.client.post(
         "/incidents", json={"description": "x", "source": "partner"}, headers={"Idempotency-Key": "1"}
     )
-    local.stop(how)
+    assert local.stop(how).endswith("Stopped.\n") == (how != signal.SIGKILL)
 
     local = run_local()
     assert sorted(every_incident(local.client), key=lambda incident: incident["created_at"]) == [

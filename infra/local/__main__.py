@@ -63,10 +63,8 @@ def main() -> None:
     print(f"The API answers on http://localhost:{server.port}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {options.data.resolve()}. Ctrl-C stops.", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print("Stopped.")
+    server.serve_forever()  # werkzeug takes Ctrl-C for the end, and returns
+    print("Stopped.")
 
 
 if __name__ == "__main__":
