@@ -79,9 +79,13 @@ build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for 
 # samconfig.toml's own overrides give way to any on the command line.
 overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(PARAMETERS))
 
-deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90")
+# The SAM CLI does not read AWS_REGION, as other tools do: it would deploy to another region, or to none.
+region = $(if $(AWS_REGION),--region $(AWS_REGION))
+stack = $(if $(STACK),--stack-name $(STACK))
+
+deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90" STACK=name)
 	$(sam_environment) $(SAM) build --config-env prod $(overrides)
-	$(sam_environment) $(SAM) deploy --config-env prod $(overrides)
+	$(sam_environment) $(SAM) deploy --config-env prod $(region) $(stack) $(overrides)
 
 bench: runtime bench-list .venv-bench/for-all $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
 	$(sam_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)

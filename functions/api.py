@@ -6,6 +6,7 @@ counts it and the gateway answers 500.
 
 import base64
 import json
+import os
 import re
 import time
 from http import HTTPStatus
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _said: dict[str, object] = {}
 """What the log says of the request at hand; a function has one at a time."""
+
+METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
+"""The CloudWatch namespace of this stack's metrics: two stacks in one account must not add up."""
 
 MAX_BODY = 64 * 1024
 """Bytes, before any decoding of JSON."""
@@ -153,7 +157,7 @@ def count(metric: str, **dimensions: str) -> None:
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
     directive = {
-        "Namespace": "IncidentApi",
+        "Namespace": METRICS_NAMESPACE,
         "Dimensions": [list(dimensions)],
         "Metrics": [{"Name": metric, "Unit": "Count"}],
     }

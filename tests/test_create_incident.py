@@ -161,3 +161,9 @@ def test_a_key_is_1_to_255_visible_ascii_characters(api: httpx.Client, key: str 
     )
     assert bad_input(response) == [["header", "idempotency-key"]]
     assert api.get("/incidents").json() == []
+
+
+@pytest.mark.parametrize("path", ["/incidents/1", "/incidents/1/2", "/incidents//"])
+def test_nothing_is_created_under_another_path(api: httpx.Client, path: str) -> None:
+    assert "route" in assert_problem(api.post(path, json=GOOD), 404)["detail"]
+    assert api.get("/incidents").json() == []

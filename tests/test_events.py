@@ -16,8 +16,8 @@ Answer = dict[str, object]
 Handler = Callable[[Event, Context], Answer]
 
 ROUTES = {
-    "create_incident": ("POST", ["/incidents", "/incidents/"]),
-    "read_incidents": ("GET", ["/incidents", "/incidents/", "/incidents/{id}"]),
+    "create_incident": ("POST", ["/incidents", "/incidents/{proxy+}"]),
+    "read_incidents": ("GET", ["/incidents", "/incidents/{proxy+}", "/incidents/{id}"]),
     "update_incident": ("PATCH", ["/incidents/{id}"]),
 }
 HEADERS = ["content-type", "idempotency-key", "if-match", "if-none-match", "host", "x-forwarded-proto", "x-other"]
@@ -50,6 +50,7 @@ def events(draw: st.DrawFn, module: str) -> Event:
     method, paths = ROUTES[module]
     template = draw(st.sampled_from(paths))
     path = template.replace("{id}", draw(st.uuids().map(str) | st.text(min_size=1, max_size=50)))
+    path = path.replace("{proxy+}", draw(st.just("") | st.text(max_size=50)))
     case = draw(st.sampled_from(CASES))
     headers = draw(
         st.dictionaries(st.sampled_from(HEADERS), text | st.sampled_from(["application/json", '"1"', "*"]), max_size=4)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from infra.local import gateway, template
-from tests.conftest import ROOT, LocalRun
+from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import follow, report
 
 RunLocal = Callable[[], LocalRun]
@@ -163,11 +163,27 @@ def test_other_routes_are_not_found(api: httpx.Client) -> None:
         ("GET", "/"),
         ("PUT", "/incidents"),
         ("DELETE", "/incidents/1"),
-        ("GET", "/incidents/1/"),
+        ("PATCH", "/incidents/"),
+        ("PATCH", "/incidents/1/"),
         ("GET", "//incidents"),
     ]:
         response = api.request(method, path)
         assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/incidents", "GET /incidents"),
+        ("/incidents/1", "GET /incidents/{id}"),
+        ("/incidents/", "GET /incidents/{proxy+}"),
+        ("/incidents/1/", "GET /incidents/{proxy+}"),
+        ("/incidents/1/2", "GET /incidents/{proxy+}"),
+    ],
+)
+def test_the_most_specific_route_is_chosen(path: str, key: str) -> None:
+    chosen = next(route for route in TEMPLATE.routes if route.match("GET", path) is not None)
+    assert chosen.key == key
 
 
 def test_a_payload_over_10_mb_does_not_reach_a_function(api: httpx.Client) -> None:

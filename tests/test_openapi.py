@@ -10,7 +10,7 @@ from botocore.config import Config
 
 import store
 from infra import openapi
-from tests.document import DOCUMENT, ROUTES, Operation, Shape, assert_documented, assert_valid
+from tests.document import DOCUMENT, ROUTES, Operation, Shape, assert_documented, assert_valid, documented_path
 from tests.steps import report
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_the_file_is_what_the_functions_say_today() -> None:
 
 def test_the_document_has_the_routes_of_the_template() -> None:
     assert {(method, path) for method, path, _ in OPERATIONS.values()} == {
-        (route.method, route.path.rstrip("/")) for route in ROUTES
+        (route.method, documented_path(route)) for route in ROUTES
     }
 
 

@@ -123,3 +123,8 @@ def test_an_id_with_a_line_feed_behind_it_is_another_id(api: httpx.Client) -> No
     path = f"/incidents/{report(api)['id']}"
     assert_problem(api.get(f"{path}%0A"), 404)
     assert_problem(api.patch(f"{path}%0A", json={"status": "closed"}), 404)
+
+
+@pytest.mark.parametrize("path", ["1/2", "1/2/", "1//"])
+def test_a_path_below_an_incident_is_a_404(api: httpx.Client, path: str) -> None:
+    assert "route" in assert_problem(api.get(f"/incidents/{path}"), 404)["detail"]

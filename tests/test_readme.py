@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TEMPLATE
 
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -84,7 +84,21 @@ def test_the_russian_readme_has_the_same_sections_commands_and_tables() -> None:
         assert here == there, f"README.md, {english} and README.ru.md, {russian}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ru.md", "CONTRIBUTING.md"])
+def test_the_deployment_page_lists_every_parameter_with_its_default() -> None:
+    page = (ROOT / "infra/README.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.*?) ?\|", page, re.MULTILINE))
+    defaults = {name: str(each.Default) for name, each in TEMPLATE.Parameters.items() if name != "DynamoDBEndpoint"}
+    assert listed == defaults | {"Architecture": "arm64"}  # as samconfig.toml sets it
+
+
+def test_a_sam_command_by_hand_names_the_region() -> None:
+    # The SAM CLI does not read AWS_REGION: https://github.com/aws/aws-sam-cli/issues/6037
+    commands = re.findall(r"^ {4}.*\bsam (?:deploy|delete) .*$", (ROOT / "infra/README.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 2
+    assert [command for command in commands if '--region "$AWS_REGION"' not in command] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ru.md", "CONTRIBUTING.md", "infra/README.md"])
 def test_every_verb_is_one_of_make(name: str) -> None:
     verbs = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"^ {4}make ([a-z0-9-]+)|`make ([a-z0-9-]+)", (ROOT / name).read_text(), re.MULTILINE))

@@ -61,5 +61,5 @@ def counted(line: dict[str, JsonValue]) -> set[str]:
     (directive,) = Embedded.model_validate(line["_aws"]).CloudWatchMetrics
     (metric,) = directive.Metrics
     (dimensions,) = directive.Dimensions
-    assert (directive.Namespace, metric["Unit"], line[metric["Name"]]) == ("IncidentApi", "Count", 1)
+    assert (directive.Namespace, metric["Unit"], line[metric["Name"]]) == ("IncidentApi/local", "Count", 1)
     return {metric["Name"], *(f"{name}: {line[name]}" for name in dimensions)}

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import boto3
 import pytest
@@ -81,7 +83,7 @@ def test_nobody_else_may_call_anything(deployed: Aws) -> None:
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("language", ["sh", "python"])
 def test_the_readme_shows_how_to_sign_a_call(deployed: Aws, language: str) -> None:
-    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "infra/README.md").read_text(), re.DOTALL)
     reporter = user(deployed, f"reporter-in-{language}", "ReporterPolicyArn")
     environment = {
         "API": f"{deployed.endpoint}/_aws/execute-api/{deployed.resource('IncidentApi')}",
@@ -157,7 +159,7 @@ def test_the_stack_is_three_functions_and_what_they_need(processed: Processed) -
         "AWS::ApiGatewayV2::Stage": 1,
         "AWS::Lambda::Function": 3,
         "AWS::Lambda::LayerVersion": 1,
-        "AWS::Lambda::Permission": 8,
+        "AWS::Lambda::Permission": 6,
         "AWS::DynamoDB::Table": 1,
         "AWS::IAM::Role": 3,
         "AWS::IAM::ManagedPolicy": 3,
@@ -170,15 +172,29 @@ def test_no_policy_is_wider_than_its_use(processed: Processed) -> None:
     policies = [policy["PolicyDocument"] for policy in processed.of("AWS::IAM::ManagedPolicy").values()]
     policies += [role["Policies"] for role in processed.of("AWS::IAM::Role").values()]
     stars = re.findall(r'"([^"]*\*[^"]*)"', json.dumps(policies))
-    # A star stands for an incident's id alone.
-    assert {star.partition("$default/")[2] for star in stars} == {"GET/incidents/*", "PATCH/incidents/*"}
+    # A star stands for an incident's id, and for what follows a slash.
+    assert {star.partition("$default/")[2] for star in stars} == {
+        "POST/incidents/*",
+        "GET/incidents/*",
+        "PATCH/incidents/*",
+    }
 
 
-def test_every_function_is_bound_to_the_gateways_routes(processed: Processed) -> None:
+def test_every_route_of_the_template_is_imported(processed: Processed) -> None:
+    body = processed.Resources["IncidentApi"].Properties["Body"]
+    assert isinstance(body, dict)
+    assert isinstance(body["paths"], dict)
+    imported = {(method.upper(), path) for path, methods in body["paths"].items() for method in methods}
+    assert imported == {(route.method, route.path) for route in template.load().routes}
+
+
+def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Processed) -> None:
     for permission in processed.of("AWS::Lambda::Permission").values():
         assert permission["Action"] == "lambda:InvokeFunction"
         assert permission["Principal"] == "apigateway.amazonaws.com"
-        assert "/incidents" in json.dumps(permission["SourceArn"])
+    sources = re.findall(r"\$\{__Stage__\}/(.*?)\"", json.dumps(list(processed.of("AWS::Lambda::Permission").values())))
+    wanted = {f"{route.method}{re.sub('{.*?}', '*', route.path)}" for route in template.load().routes}
+    assert set(sources) == wanted
 
 
 def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Processed) -> None:
@@ -211,10 +227,9 @@ def test_logs_are_json_and_do_not_stay_for_ever(processed: Processed) -> None:
         assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
 
 
-def test_the_table_is_encrypted_recoverable_and_hard_to_delete(deployed: Aws, processed: Processed) -> None:
+def test_the_table_is_recoverable_and_hard_to_delete(deployed: Aws, processed: Processed) -> None:
     table = processed.Resources[template.TABLE]
     assert (table.DeletionPolicy, table.UpdateReplacePolicy) == ("Retain", "Retain")
-    assert table.Properties["SSESpecification"] == {"SSEEnabled": True}
     assert table.Properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     with pytest.raises(ClientError, match="protected against deletion"):
         deployed.dynamodb.delete_table(TableName=deployed.table)
@@ -230,7 +245,7 @@ def test_every_alarm_says_what_to_do_and_tells_the_topic(deployed: Aws) -> None:
         "WriteThrottleEvents": 2,
         "ReadThrottleEvents": 2,
     }
-    ours = {deployed.resource(name) for name in ("IncidentApi", *FUNCTIONS, template.TABLE)}
+    ours = {deployed.table, *map(deployed.resource, ("IncidentApi", *FUNCTIONS))}
     for alarm in alarms:
         assert len(alarm["AlarmDescription"]) > 50
         assert alarm["AlarmActions"] == [deployed.output("AlarmTopicArn")]
@@ -243,8 +258,11 @@ def test_the_dashboard_shows_only_what_there_is(deployed: Aws) -> None:
     body = cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"]
     assert len(json.loads(body)["widgets"]) == 10
     assert "${" not in body.replace("${PROP(", "")
-    for resource in ("IncidentApi", *FUNCTIONS, template.TABLE):
-        assert f'"{deployed.resource(resource)}"' in body
+    for name in (deployed.table, *map(deployed.resource, ("IncidentApi", *FUNCTIONS))):
+        assert f'"{name}"' in body
+    # Those of another stack in the account are not shown.
+    namespaces = set(re.findall(r'Namespace=."(.+?)."', json.loads(json.dumps(body))))
+    assert namespaces == {f"IncidentApi/{deployed.stack}"}
 
 
 # ---- what happens over time
@@ -264,6 +282,89 @@ def test_a_second_deployment_keeps_the_incidents(deployed: Aws) -> None:
         assert listed >= {incident["id"] for incident in incidents + more}
     rows = deployed.dynamodb.scan(TableName=deployed.table)["Items"]
     assert len({row["status_shard"]["S"] for row in rows}) > 1
+
+
+def test_deploying_the_version_before_rolls_back(deployed: Aws, tmp_path: Path) -> None:
+    """The code, the layer and a parameter change, and change back; the incidents stay."""
+    for name in ("functions", "infra", "template.yaml", "samconfig.toml"):
+        path = ROOT / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / name)
+    api_module, layer = tmp_path / "functions/api.py", tmp_path / "infra/layer/Makefile"
+    text = '"There is no incident with this id."'
+    assert text in api_module.read_text()
+    api_module.write_text("import next_version\n" + api_module.read_text().replace(text, "next_version.DETAIL"))
+    layer.write_text(layer.read_text() + "\techo 'DETAIL = \"next\"' >'$(python)/next_version.py'\n")
+
+    def detail() -> str:
+        with deployed.client() as api:
+            return str(api.get("/incidents/1").json()["detail"])
+
+    def log_days() -> int:
+        logs = boto3.client("logs", endpoint_url=deployed.endpoint)
+        (group,) = logs.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{deployed.stack}")["logGroups"]
+        return group["retentionInDays"]
+
+    with deployed.client() as api:
+        incident = report(api)
+    before = detail(), log_days()
+    deployed.deploy(tmp_path, LogDays="14")
+    assert (detail(), log_days()) == ("next", 14)
+    # A parameter that is not named keeps its value, so the old value has to be named.
+    deployed.deploy(LogDays=str(before[1]))
+    assert (detail(), log_days()) == before
+    with deployed.client() as api:
+        assert api.get(f"/incidents/{incident['id']}").json() == incident
+
+
+def test_a_stack_can_go_on_with_the_table_of_another(deployed: Aws) -> None:
+    second = replace(deployed, stack="incident-api-second")
+    with deployed.client() as api:
+        incident = report(api, "recorded in the first")
+    second.deploy(Table=deployed.table)
+    path = f"/incidents/{incident['id']}"
+    with deployed.client() as api, second.client() as other:
+        assert other.get(path).json() == incident
+        changed = other.patch(path, json={"status": "closed"}).json()
+        assert other.get("/incidents?status=closed&limit=1").json() == [changed]
+        assert api.get(path).json() == changed
+        created = report(other, "recorded in the second")
+        assert api.get(f"/incidents/{created['id']}").json() == created
+    assert second.table == deployed.table
+    with pytest.raises(ClientError, match=template.TABLE):
+        second.resource(template.TABLE)
+    alarms = boto3.client("cloudwatch", endpoint_url=deployed.endpoint).describe_alarms()["MetricAlarms"]
+    watched = Counter(alarm["Dimensions"][0]["Value"] for alarm in alarms if alarm["Namespace"] == "AWS/DynamoDB")
+    assert watched == {deployed.table: 8}
+    second.remove()
+    with deployed.client() as api:
+        assert api.get(path).json() == changed
+
+
+def test_a_stack_switches_to_another_table_and_back(deployed: Aws) -> None:
+    """As after a restore: the parameter alone changes; neither table is touched."""
+    own = deployed.table
+    with deployed.client() as api:
+        incident = report(api)
+    description = deployed.dynamodb.describe_table(TableName=own)["Table"]
+    (index,) = description["GlobalSecondaryIndexes"]
+    deployed.dynamodb.create_table(
+        TableName="restored",
+        AttributeDefinitions=description["AttributeDefinitions"],
+        KeySchema=description["KeySchema"],
+        BillingMode="PAY_PER_REQUEST",
+        GlobalSecondaryIndexes=[{name: index[name] for name in ("IndexName", "KeySchema", "Projection")}],
+    )
+    path = f"/incidents/{incident['id']}"
+    deployed.set_parameter("Table", "restored")
+    with deployed.client() as api:
+        assert api.get(path).status_code == 404
+        later = report(api, "in the restored table")
+        assert api.get("/incidents").json() == [later]
+    # From here on the stack has no table of its own any more: an empty name would make a new one.
+    deployed.set_parameter("Table", own)
+    with deployed.client() as api:
+        assert api.get(path).json() == incident
+        assert api.get(f"/incidents/{later['id']}").status_code == 404
 
 
 def test_removing_the_stack_leaves_the_table(deployed: Aws) -> None:
