@@ -78,7 +78,9 @@ class _Method(BaseModel):
     security: list[dict[str, list[str]]]
 
 
-class _Body(BaseModel):
+class ApiBody(BaseModel):
+    """The OpenAPI document that SAM makes of the routes."""
+
     paths: dict[str, dict[str, _Method]]
 
 
@@ -201,7 +203,7 @@ class Aws:
         api = self.resource("IncidentApi")
         if gateway.get_routes(ApiId=api)["Items"]:
             return
-        body = _Body.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
+        body = ApiBody.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
         for path, methods in body.paths.items():
             for method, declared in methods.items():
                 (function,) = re.findall(r"\{(\w+)\.Arn\}", declared.integration.uri["Fn::Sub"])
