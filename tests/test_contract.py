@@ -2,13 +2,14 @@
 
 import ast
 import importlib
+import json
 import re
 import tomllib
 from fnmatch import fnmatchcase
 from functools import cache
 
 import pytest
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 import api
 import store
@@ -38,15 +39,63 @@ def with_slash(path: str) -> str:
     return path.replace("{proxy+}", "")
 
 
-def test_there_are_three_functions_named_as_their_files() -> None:
-    assert FUNCTIONS == {
-        "CreateIncidentFunction": "create_incident",
-        "ReadIncidentsFunction": "read_incidents",
-        "UpdateIncidentFunction": "update_incident",
+@pytest.mark.parametrize(("function", "module"), FUNCTIONS.items())
+def test_a_function_has_one_name_from_the_template_to_its_tests(function: str, module: str) -> None:
+    assert function == "".join(map(str.title, module.split("_"))) + "Function"
+    assert (ROOT / "functions" / f"{module}.py").exists()
+    assert (ROOT / "tests" / f"test_{module}.py").exists(), "a function without tests"
+
+
+class Alarm(BaseModel):
+    """An alarm, as far as it says what it watches."""
+
+    Namespace: str
+    MetricName: str
+    Dimensions: list[dict[str, JsonValue]]
+
+
+class Resource(BaseModel):
+    """A resource of infra/monitoring.yaml."""
+
+    Type: str
+    Properties: dict[str, JsonValue]
+
+
+MONITORING = TypeAdapter(dict[str, Resource]).validate_python(
+    template.read(ROOT / "infra/monitoring.yaml")["Resources"]
+)
+ALARMS = {
+    name: Alarm.model_validate(each.Properties)
+    for name, each in MONITORING.items()
+    if each.Type == "AWS::CloudWatch::Alarm"
+}
+DASHBOARD = json.dumps(MONITORING["Dashboard"].Properties["DashboardBody"]).replace('\\"', '"')
+
+
+def monitored() -> dict[str, str]:
+    """What infra/monitoring.yaml calls each function, by its name in the template."""
+    parameters = TEMPLATE.Resources["Monitoring"].Properties["Parameters"]
+    assert isinstance(parameters, dict)
+    return {
+        value["Ref"]: name
+        for name, value in parameters.items()
+        if isinstance(value, dict) and isinstance(value.get("Ref"), str) and value["Ref"] in FUNCTIONS
     }
-    for module in FUNCTIONS.values():
-        assert (ROOT / "functions" / f"{module}.py").exists()
-        assert (ROOT / "tests" / f"test_{module}.py").exists()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_is_watched_by_alarms_and_shown_on_the_dashboard(function: str) -> None:
+    assert function in monitored(), "not a parameter of infra/monitoring.yaml"
+    name = monitored()[function]
+    dimensions: list[dict[str, JsonValue]] = [{"Name": "FunctionName", "Value": {"Ref": name}}]
+    watched = {each.MetricName for each in ALARMS.values() if each.Dimensions == dimensions}
+    assert watched == {"Errors", "Throttles"}
+    shown = set(re.findall(rf'"AWS/Lambda", "(\w+)", "FunctionName", "\${{{name}}}"', DASHBOARD))
+    assert shown == {"Errors", "Throttles", "Duration"}
+
+
+def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
+    assert set(re.findall(r"\$\{(\w+)\.Arn\}", DASHBOARD)) == set(ALARMS)
 
 
 def test_the_template_declares_the_routes_that_the_handlers_answer() -> None:
@@ -107,8 +156,9 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         ],
         "UpdateIncidentFunction": [{"Effect": "Allow", "Action": "dynamodb:UpdateItem", "Resource": table}],
     }
+    assert set(allowed) == set(FUNCTIONS), "a function whose permissions nobody has decided on"
     for name in FUNCTIONS:
-        role = name.replace("Function", "Role")
+        role = name.replace("Function", "Role")  # of its own
         assert TEMPLATE.Resources[name].Properties["Role"] == {"Fn::GetAtt": f"{role}.Arn"}
         document = {"Version": "2012-10-17", "Statement": allowed[name]}
         assert TEMPLATE.Resources[role].Properties["Policies"] == [

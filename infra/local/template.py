@@ -143,6 +143,12 @@ def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, object]
 _Loader.add_multi_constructor("!", _intrinsic)
 
 
+def read(path: Path) -> dict[str, JsonValue]:
+    """A template as it is on disk, its intrinsic functions in the long form."""
+    parsed: dict[str, JsonValue] = yaml.load(path.read_text(), _Loader)  # noqa: S506 (it is a SafeLoader)
+    return parsed
+
+
 def load() -> Template:
-    """The template as it is on disk."""
-    return Template.model_validate(yaml.load(PATH.read_text(), _Loader))  # noqa: S506 (it is a SafeLoader)
+    """The stack's template as it is on disk."""
+    return Template.model_validate(read(PATH))
