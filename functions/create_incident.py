@@ -6,46 +6,57 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
-from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 import store
-from api import Api, count, incident_response
+from api import Api
 from incident import IdempotencyKeyReused, Incident, NewIncident, id_for_key, new_id
 
 app = Api()
+handler = app.resolve
+
+KEY_PATTERN = r'^(?:"([!-~]{1,255})"|([!#-~][!-~]{0,254}))$'
 
 
-def _key(value: str) -> str:
-    match = re.fullmatch(r'"([!-~]{1,255})"|([!#-~][!-~]{0,254})', value)
+def _unquoted(value: str) -> str:
+    match = re.fullmatch(KEY_PATTERN, value)
     if not match:
         raise PydanticCustomError("idempotency_key", "Input should be 1 to 255 visible ASCII characters")
     return match[1] or match[2]
 
 
-IdempotencyKey = Annotated[str, AfterValidator(_key)]
+IdempotencyKey = Annotated[str, AfterValidator(_unquoted)]
 
 
 @app.post("/incidents/", include_in_schema=False)
-@app.post("/incidents")
+@app.post(
+    "/incidents",
+    summary="Create an incident",
+    description="Record an incident. With an `Idempotency-Key` the request can be retried and records it once.",
+)
 def create_incident(
     new: Annotated[NewIncident, Body()],
-    key: Annotated[IdempotencyKey | None, Header(alias="Idempotency-Key")] = None,
+    key: Annotated[
+        IdempotencyKey | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Makes the request safe to retry: 1 to 255 visible ASCII characters of the client's choice, quoted or "
+            "not. Of all requests with one key, the first records an incident and the others answer with it.",
+            examples=["report-4567"],
+            json_schema_extra={"pattern": KEY_PATTERN},
+        ),
+    ] = None,
 ) -> Response[Incident]:
     """Record an incident; with a key that has been used, answer with the incident that it recorded."""
     incident = Incident.report(new, id=id_for_key(app.caller, key) if key else new_id())
     stored = store.add(incident)
-    if not stored.reports_the_same_as(incident):
-        raise IdempotencyKeyReused
     headers = {"Location": f"/incidents/{stored.id}"}
     if stored == incident:
-        count("IncidentsCreated", source=stored.source)
-    else:
-        count("Replays")
+        app.count("IncidentsCreated", source=stored.source)
+    elif stored.reports_the_same_as(incident):
+        app.count("Replays")
         headers["Idempotent-Replayed"] = "true"
-    return incident_response(stored, HTTPStatus.CREATED, headers)
-
-
-def handler(event: dict[str, object], context: LambdaContext) -> dict[str, object]:
-    return app.resolve(event, context)
+    else:
+        raise IdempotencyKeyReused
+    return app.incident_response(stored, HTTPStatus.CREATED, headers)

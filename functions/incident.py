@@ -1,23 +1,46 @@
 """What an incident is and what may happen to it. Nothing here knows HTTP or AWS."""
 
+import re
+import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
 
 MAX_DESCRIPTION = 10_000
 """Characters (Unicode code points), counted after trimming."""
 
-ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-"""A pattern for `re.fullmatch`: the only form that ids are made in (RFC 9562, section 4)."""
+ID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""For `re.fullmatch`: the only form that ids are made in (RFC 9562, section 4)."""
 
-POSITION = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID}"
-"""A pattern for `re.fullmatch`: what `Incident.position` looks like."""
+POSITION_PATTERN = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID_PATTERN}"
+"""For `re.fullmatch`: what `Incident.position` looks like."""
+
+_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
 _KEYED_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:idempotency-key")
 """Never to be changed: a retry that crosses the change would record its incident twice."""
+
+_EXAMPLE: "JsonDict" = {
+    "id": "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38",
+    "description": "Самокат #4567 не отвечает на запросы",
+    "source": "monitoring",
+    "status": "open",
+    "created_at": "2026-11-23T10:00:00.123Z",
+    "updated_at": "2026-11-23T10:00:00.123Z",
+    "version": 1,
+}
+_EXAMPLE_CHANGED: "JsonDict" = _EXAMPLE | {
+    "status": "in_progress",
+    "updated_at": "2026-11-23T10:02:41.007Z",
+    "version": 2,
+}
 
 
 class Status(StrEnum):
@@ -37,15 +60,48 @@ class Source(StrEnum):
     PARTNER = "partner"
 
 
-Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_DESCRIPTION)]
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+# Separators, format characters and marks that combine with another character: Unicode's general categories.
+_INVISIBLE = {"Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs"}
+_BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
+"""Of the other categories, the characters that are drawn as nothing: Hangul fillers and the blank Braille pattern."""
+
+
+def _without_control_characters(value: object) -> object:
+    if isinstance(value, str) and _CONTROL.search(value):
+        raise PydanticCustomError(
+            "control_character", "String should have no control characters other than tabs and line ends"
+        )
+    return value
+
+
+def _visible(value: str) -> str:
+    if all(unicodedata.category(character) in _INVISIBLE or character in _BLANK for character in value):
+        raise PydanticCustomError("invisible", "String should have at least 1 visible character")
+    return value
+
+
+Description = Annotated[
+    str,
+    BeforeValidator(_without_control_characters),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_DESCRIPTION),
+    AfterValidator(_visible),
+]
 
 
 class NewIncident(BaseModel):
     """A report, as a client sends it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{name: _EXAMPLE[name] for name in ("description", "source")}]},
+    )
 
-    description: Description
+    description: Description = Field(
+        description="What happened, in the reporter's words. Leading and trailing white space is removed and does not count.",
+        json_schema_extra={"pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"},
+    )
     source: Source
     status: Status = Status.OPEN
 
@@ -53,24 +109,39 @@ class NewIncident(BaseModel):
 class StatusChange(BaseModel):
     """What a client may change of an incident."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "in_progress"}]})
 
     status: Status
 
 
 class Incident(BaseModel):
-    """A recorded incident. Times are RFC 3339 in UTC with exactly three decimals, so that they sort as text."""
+    """A recorded incident."""
 
-    # An item that is none of ours is a fault, and is reported; its description stays out of the report.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(
+        # A stored item that is not an incident is reported without the description that it may hold.
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [_EXAMPLE, _EXAMPLE_CHANGED]},
+    )
 
-    id: str
-    description: str
+    id: str = Field(description="Made by the service.", json_schema_extra={"format": "uuid"})
+    description: str = Field(
+        description="As reported, without leading and trailing white space. It never changes.",
+        json_schema_extra={"minLength": 1},
+    )
     source: Source
     status: Status
-    created_at: str
-    updated_at: str
-    version: int
+    # The times have exactly three decimals, so that they sort as text.
+    created_at: str = Field(
+        description="RFC 3339, UTC, exactly milliseconds.",
+        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
+    )
+    updated_at: str = Field(
+        description="The time of the last change, in the same format.",
+        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
+    )
+    version: int = Field(
+        description="1, and 1 more with every change; also the ETag.", json_schema_extra={"minimum": 1}
+    )
 
     @classmethod
     def report(cls, new: NewIncident, *, id: str) -> Self:
@@ -84,8 +155,9 @@ class Incident(BaseModel):
         return f"{self.created_at}#{self.id}"
 
     def reports_the_same_as(self, other: "Incident") -> bool:
-        """Whether both came of one report; their statuses may have parted since."""
-        return (self.description, self.source) == (other.description, other.source)
+        """Whether one report can have made both: all that a client reports is the same, but for a status changed since."""
+        reported = NewIncident.model_fields.keys() - {"status"}
+        return self.model_dump(include=reported) == other.model_dump(include=reported)
 
 
 def now() -> str:
@@ -99,7 +171,7 @@ def new_id() -> str:
 
 
 def id_for_key(caller: str, key: str) -> str:
-    """The one id that belongs to this caller's idempotency key. Neither may hold a line feed, which keeps them apart."""
+    """The one id that belongs to this caller's idempotency key. Neither may contain a line feed, which separates them."""
     return str(uuid5(_KEYED_IDS, f"{caller}\n{key}"))
 
 

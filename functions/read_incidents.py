@@ -7,16 +7,16 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
-from aws_lambda_powertools.utilities.typing import LambdaContext
+from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 import store
-from api import Api, etag, incident_response
-from incident import POSITION, Incident, Status
+from api import ID_PARAMETER, Api, etag
+from incident import POSITION_PATTERN, Incident, Status
 
 app = Api()
+handler = app.resolve
 
 
 def _position(cursor: str) -> str:
@@ -24,7 +24,7 @@ def _position(cursor: str) -> str:
         position = urlsafe_b64decode(cursor + "==").decode()
     except ValueError:
         position = ""
-    if not re.fullmatch(POSITION, position, re.ASCII):
+    if not re.fullmatch(POSITION_PATTERN, position, re.ASCII):
         raise PydanticCustomError("cursor", "Input should be a cursor from a Link header")
     return position
 
@@ -38,11 +38,28 @@ Cursor = Annotated[str, AfterValidator(_position)]
 
 
 @app.get("/incidents/", include_in_schema=False)
-@app.get("/incidents")
+@app.get(
+    "/incidents",
+    summary="List incidents",
+    description="A page of incidents, newest first. When there are more, the `Link` header has the URL of the next page: follow "
+    "it unchanged. An incident that does not change while the pages are read is listed once. A change is listed within moments.",
+)
 def list_incidents(
-    status: Annotated[list[Status] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[Cursor | None, Query()] = None,
+    status: Annotated[
+        list[Status] | None,
+        Query(
+            description="Only incidents with one of these statuses: repeated (`?status=open&status=in_progress`) or separated by "
+            "commas (`?status=open,in_progress`). Without it, incidents of every status.",
+        ),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="The most incidents that a page may have.")] = 50,
+    cursor: Annotated[
+        Cursor | None,
+        Query(
+            description="Where the page begins: opaque, part of the URL in a `Link` header.",
+            examples=["MjAyNi0xMS0yM1QxMDowMDowMC4xMjNaIzZhNWNiN2YwLTRjNWUtNGYwYS05ZDUxLTBkMmE1YjFjN2UzOA"],
+        ),
+    ] = None,
 ) -> Response[list[Incident]]:
     """A page of incidents, newest first, with a link to the next page where there is one (RFC 8288)."""
     # One more than the page holds tells whether another page follows.
@@ -55,10 +72,17 @@ def list_incidents(
     return Response(HTTPStatus.OK, "application/json", page, headers)
 
 
-@app.get("/incidents/<id>")
+@app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
 def get_incident(
-    id: Annotated[str, Path()],
-    if_none_match: Annotated[str, Header(alias="If-None-Match")] = "",
+    id: Annotated[str, ID_PARAMETER],
+    if_none_match: Annotated[
+        str,
+        Header(
+            alias="If-None-Match",
+            description="The ETags that the client has, or `*`: an incident that has one of them is not sent again.",
+            examples=['"1"'],
+        ),
+    ] = "",
 ) -> Response[Incident]:
     """One incident, as of the last acknowledged change."""
     incident = store.get(id)
@@ -66,8 +90,4 @@ def get_incident(
     known = re.findall(r'"[^"]*"|^\*$', if_none_match)
     if etag(incident) in known or "*" in known:
         return Response(HTTPStatus.NOT_MODIFIED, headers={"ETag": etag(incident)})
-    return incident_response(incident)
-
-
-def handler(event: dict[str, object], context: LambdaContext) -> dict[str, object]:
-    return app.resolve(event, context)
+    return app.incident_response(incident)

@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from incident import ID, Incident, IncidentNotFound, Status, StoreUnavailable, VersionConflict, now
+from incident import ID_PATTERN, Incident, IncidentNotFound, Status, StoreUnavailable, VersionConflict, now
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 TABLE = os.environ["TABLE_NAME"]
 INDEX = "by-status"
+FIELDS = {f"#{name}": name for name in Incident.model_fields}
+"""The attributes that make an incident. An item has others, which only its place in the index needs."""
+
 SHARDS = int(os.environ["STATUS_SHARDS"])
 
 # Three attempts of at most 1 + 2 seconds; between them, when throttled, at most 1 and 2 seconds, and 5 more each if DynamoDB
@@ -56,11 +59,11 @@ CONFIG = Config(
 def connect(endpoint: str | None = None, config: Config = CONFIG) -> "DynamoDBClient":
     """A client of DynamoDB, the region's own unless there is another endpoint."""
     client = boto3.client("dynamodb", endpoint_url=endpoint, config=config)
-    client.meta.events.register("before-parse.dynamodb", _refuse_a_cut_answer)
+    client.meta.events.register("before-parse.dynamodb", reject_truncated_response)
     return client
 
 
-def _refuse_a_cut_answer(response_dict: "_Answer", **_: object) -> None:
+def reject_truncated_response(response_dict: "_Answer", **_: object) -> None:
     # botocore takes an answer whose connection was cut for a whole one, and then finds no incident in it.
     if len(response_dict["body"]) < int(response_dict["headers"].get("content-length", 0)):
         raise ConnectionClosedError(endpoint_url="dynamodb")
@@ -69,8 +72,8 @@ def _refuse_a_cut_answer(response_dict: "_Answer", **_: object) -> None:
 _dynamodb = connect()
 _threads = ThreadPoolExecutor(max_workers=32)
 
-# The errors below 500 that pass by themselves. Any other is a fault of the code or of the deployment, and is let through.
-_PASSING_ERRORS = {
+# The errors below 500 that a retry may overcome. Any other is a fault of the code or of the deployment, and propagates.
+TRANSIENT_CODES = {
     "ExpiredTokenException",
     "ProvisionedThroughputExceededException",
     "ReplicatedWriteConflictException",
@@ -81,19 +84,19 @@ _PASSING_ERRORS = {
 
 
 @contextmanager
-def _or_unavailable() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     try:
         yield
     except (BotoConnectionError, HTTPClientError) as error:
         raise StoreUnavailable from error
     except ClientError as error:
         failed = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
-        if failed or error.response["Error"]["Code"] in _PASSING_ERRORS:
+        if failed or error.response["Error"]["Code"] in TRANSIENT_CODES:
             raise StoreUnavailable from error
         raise
 
 
-@_or_unavailable()
+@translate_errors()
 def add(incident: Incident) -> Incident:
     """Record an incident, unless its id stands already; return the incident that now stands under the id."""
     try:
@@ -104,11 +107,11 @@ def add(incident: Incident) -> Incident:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
-        return _incident(_found(error)["Item"])
+        return _incident(existing_item(error))
     return incident
 
 
-@_or_unavailable()
+@translate_errors()
 def get(id: str) -> Incident:
     """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`."""
     answer = _dynamodb.get_item(TableName=TABLE, Key=_key(id), ConsistentRead=True)
@@ -117,14 +120,15 @@ def get(id: str) -> Incident:
     return _incident(answer["Item"])
 
 
-@_or_unavailable()
-def set_status(id: str, status: Status, version: int | None = None) -> Incident:
-    """Change an incident's status, where a `version` is given only from that one; return the incident as it now stands.
+@translate_errors()
+def set_status(id: str, status: Status, version: int | None = None) -> tuple[Incident, bool]:
+    """Give an incident another status; return it as it now stands, and whether this call changed it.
 
-    Raises `IncidentNotFound`, and `VersionConflict` where the incident has another version. If it has the wanted status
-    too, it is returned as it stands: an earlier attempt of the same request got through.
+    An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
+    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`. Raises
+    `IncidentNotFound`.
     """
-    condition = "attribute_exists(id)"
+    condition = "attribute_exists(id) AND #status <> :status"
     values: dict[str, AttributeValueTypeDef] = {
         ":status": {"S": status},
         ":shard": {"S": _status_shard(status, id)},
@@ -135,7 +139,7 @@ def set_status(id: str, status: Status, version: int | None = None) -> Incident:
         condition += " AND #version = :version"
         values[":version"] = {"N": str(version)}
     try:
-        answer = _dynamodb.update_item(
+        response = _dynamodb.update_item(
             TableName=TABLE,
             Key=_key(id),
             UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now ADD #version :one",
@@ -146,14 +150,11 @@ def set_status(id: str, status: Status, version: int | None = None) -> Incident:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
-        found = _found(error)
-        if "Item" not in found:
-            raise IncidentNotFound from None
-        stored = _incident(found["Item"])
-        if stored.status != status:
+        incident = _incident(existing_item(error))
+        if incident.status != status:
             raise VersionConflict from None
-        return stored
-    return _incident(answer["Attributes"])
+        return incident, False
+    return _incident(response["Attributes"]), True
 
 
 def newest(statuses: Sequence[Status], limit: int, before: str | None = None) -> list[Incident]:
@@ -173,7 +174,7 @@ def newest(statuses: Sequence[Status], limit: int, before: str | None = None) ->
 
 def _query(status_shard: str, limit: int, before: str | None) -> "QueryInputTypeDef":
     condition = "status_shard = :shard"
-    names = {"#source": "source", "#status": "status"}
+    names = dict(FIELDS)
     values: dict[str, AttributeValueTypeDef] = {":shard": {"S": status_shard}}
     if before is not None:
         condition += " AND #position < :before"
@@ -184,7 +185,7 @@ def _query(status_shard: str, limit: int, before: str | None) -> "QueryInputType
         "IndexName": INDEX,
         "KeyConditionExpression": condition,
         # Without the index's own attributes, which botocore would parse in vain: 11 % of the CPU time of asking for 50.
-        "ProjectionExpression": "id, description, #source, #status, created_at, updated_at, version",
+        "ProjectionExpression": ", ".join(FIELDS),
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
         "ScanIndexForward": False,
@@ -192,7 +193,7 @@ def _query(status_shard: str, limit: int, before: str | None) -> "QueryInputType
     }
 
 
-@_or_unavailable()
+@translate_errors()
 def _page(query: "QueryInputTypeDef") -> "QueryOutputTypeDef":
     return _dynamodb.query(**query)
 
@@ -205,14 +206,17 @@ def _rows(query: "QueryInputTypeDef", page: "QueryOutputTypeDef") -> Iterator[In
         yield from map(_incident, page["Items"])
 
 
-def _found(error: ClientError) -> "GetItemOutputTypeDef":
-    # With ALL_OLD, the error of a failed condition carries the item that it met, as the answer to a GetItem does.
-    return cast("GetItemOutputTypeDef", error.response)
+def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
+    """The item that a failed condition met: with ALL_OLD, it comes with the error. Raises `IncidentNotFound` without one."""
+    response = cast("GetItemOutputTypeDef", error.response)
+    if "Item" not in response:
+        raise IncidentNotFound
+    return response["Item"]
 
 
 def _key(id: str) -> "dict[str, AttributeValueTypeDef]":
     # DynamoDB refuses a key that is empty or longer than 2,048 bytes; no id of another form stands in the table.
-    if not re.fullmatch(ID, id):
+    if not re.fullmatch(ID_PATTERN, id):
         raise IncidentNotFound
     return {"id": {"S": id}}
 
@@ -222,17 +226,14 @@ def _status_shard(status: Status, id: str) -> str:
 
 
 def _item(incident: Incident) -> "dict[str, AttributeValueTypeDef]":
-    return {
-        "id": {"S": incident.id},
-        "description": {"S": incident.description},
-        "source": {"S": incident.source},
-        "status": {"S": incident.status},
-        "created_at": {"S": incident.created_at},
-        "updated_at": {"S": incident.updated_at},
-        "version": {"N": str(incident.version)},
-        "status_shard": {"S": _status_shard(incident.status, incident.id)},
-        "position": {"S": incident.position},
-    }
+    item = {name: _attribute(value) for name, value in incident.model_dump(exclude_none=True).items()}
+    item["status_shard"] = {"S": _status_shard(incident.status, incident.id)}
+    item["position"] = {"S": incident.position}
+    return item
+
+
+def _attribute(value: str | int) -> "AttributeValueTypeDef":
+    return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
 def _incident(item: "dict[str, AttributeValueTypeDef]") -> Incident:

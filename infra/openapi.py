@@ -1,8 +1,8 @@
 """infra/openapi.json, the contract as a document (OpenAPI 3.1): `python -m infra.openapi`, or `make openapi`.
 
-The routes, their parameters, the bodies and the rules for them come from the functions' own resolvers, the errors from the
-functions' table of problems. What a resolver does not know stands here and not in the functions: texts, examples, and
-what an answer holds besides its body. None of it runs on AWS, and a function's package holds what runs.
+Routes, parameters, bodies, their rules and descriptions come from the functions' own resolvers and models, errors from their
+table of problems. Here is what a resolver does not know: the headers and problems of each response, the gateway's own errors,
+and how a request is authorized.
 """
 
 import importlib
@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, cast
 
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.merge import OpenAPIMerge
 
 from infra.local import template
+
+ROOT = template.PATH.parent
+PATH = Path(__file__).with_suffix(".json")
 
 if TYPE_CHECKING:
     from api import Api
 
 Json = dict[str, object]
-
-ROOT = template.PATH.parent
-PATH = Path(__file__).with_suffix(".json")
 
 INFO: Json = {
     "title": "Incident API",
@@ -63,71 +64,10 @@ SECURITY: Json = {
 TAG = "incidents"
 
 ID = "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"
-DESCRIPTION = "Самокат #4567 не отвечает на запросы"
-INCIDENT = {
-    "id": ID,
-    "description": DESCRIPTION,
-    "source": "monitoring",
-    "status": "open",
-    "created_at": "2026-11-23T10:00:00.123Z",
-    "updated_at": "2026-11-23T10:00:00.123Z",
-    "version": 1,
-}
-CHANGED = INCIDENT | {"status": "in_progress", "updated_at": "2026-11-23T10:02:41.007Z", "version": 2}
 CURSOR = "MjAyNi0xMS0yM1QxMDowMDowMC4xMjNaIzZhNWNiN2YwLTRjNWUtNGYwYS05ZDUxLTBkMmE1YjFjN2UzOA"
 
 PROBLEM = "application/problem+json"
 BAD_INPUT: list[Json] = [{"loc": ["body", "description"], "msg": "String should have at least 1 character"}]
-
-TIME: Json = {"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
-
-SCHEMAS: dict[str, Json] = {
-    "Incident": {"description": "A recorded incident.", "examples": [INCIDENT, CHANGED]},
-    "NewIncident": {"examples": [{"description": DESCRIPTION, "source": "monitoring"}]},
-    "StatusChange": {"examples": [{"status": "in_progress"}]},
-}
-FIELDS: dict[str, dict[str, Json]] = {
-    "Incident": {
-        "id": {"format": "uuid", "description": "Made by the service."},
-        "description": {
-            "minLength": 1,
-            "description": "As reported, less the white space around it. It never changes.",
-        },
-        "created_at": TIME | {"description": "RFC 3339, UTC, exactly milliseconds."},
-        "updated_at": TIME | {"description": "The time of the last change, in the same form."},
-        "version": {"minimum": 1, "description": "1, and 1 more with every change; also the ETag."},
-    },
-    "NewIncident": {
-        "description": {
-            "description": "What happened, in the reporter's words. White space around it is cut off and does not count."
-        }
-    },
-}
-
-PARAMETERS: dict[str, tuple[str, Json]] = {
-    "id": ("The incident's id. One that no incident has, whatever it looks like, is a 404.", {"examples": [ID]}),
-    "status": (
-        "Only incidents with one of these statuses: repeated (`?status=open&status=in_progress`) or with commas "
-        "(`?status=open,in_progress`). All, if there is none.",
-        {},
-    ),
-    "limit": ("Incidents on a page, at most.", {}),
-    "cursor": ("Where the page begins: opaque, part of the URL in a `Link` header.", {"examples": [CURSOR]}),
-    "Idempotency-Key": (
-        "Makes the request safe to repeat: 1 to 255 visible ASCII characters of the client's choice, quoted or not. Of all "
-        "requests with one key, one records an incident and the others answer with it.",
-        {"pattern": r'^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$', "examples": ["report-4567"]},
-    ),
-    "If-None-Match": (
-        "The ETags that the client has, or `*`: if the incident's own is one of them, it is not sent again.",
-        {"examples": ['"1"']},
-    ),
-    "If-Match": (
-        "The ETag of the version that the change is meant for. `*` and no header stand for any version. Where the incident "
-        "has another version, it is left alone: the answer is 412, or 200 if it has the status asked for already.",
-        {"pattern": r'^("[1-9][0-9]{0,17}"|\*)$', "examples": ['"1"']},
-    ),
-}
 
 HEADERS: dict[str, Json] = {
     "ETag": {
@@ -141,11 +81,11 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "format": "uri-reference", "examples": [f"/incidents/{ID}"]},
     },
     "Idempotent-Replayed": {
-        "description": "There where the `Idempotency-Key` had recorded the incident before.",
+        "description": "Present when the request replays an earlier one with the same `Idempotency-Key`.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Link": {
-        "description": "The URL of the next page, there where more incidents follow (RFC 8288).",
+        "description": "The URL of the next page (RFC 8288); present when more incidents follow.",
         "schema": {
             "type": "string",
             "pattern": '^<[^>]+>; rel="next"$',
@@ -153,7 +93,7 @@ HEADERS: dict[str, Json] = {
         },
     },
     "Retry-After": {
-        "description": "Seconds to wait before another try; there with a problem of the API.",
+        "description": "Seconds to wait before retrying; present on the API's own errors.",
         "schema": {"type": "integer", "minimum": 1, "examples": [1]},
     },
 }
@@ -171,11 +111,11 @@ ERRORS: dict[str, Json] = {
             },
             "title": {"type": "string", "description": "The status in words."},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": {"type": "string", "minLength": 1, "description": "What went wrong, for a person."},
+            "detail": {"type": "string", "minLength": 1, "description": "What went wrong, for people to read."},
             "errors": {
                 "type": "array",
                 "minItems": 1,
-                "description": "Every rule that the request breaks; there for bad input.",
+                "description": "Every rule that the request breaks; present when the input is invalid.",
                 "items": {"$ref": "#/components/schemas/BadInput"},
             },
         },
@@ -188,7 +128,7 @@ ERRORS: dict[str, Json] = {
             "loc": {
                 "type": "array",
                 "minItems": 1,
-                "description": "Where: `body`, `query` or `header`, a name, and in a list the place, counted from 0.",
+                "description": "Where: `body`, `query` or `header`, the name, and for a list the index, from 0.",
                 "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
             },
             "msg": {"type": "string", "minLength": 1, "description": "The rule."},
@@ -204,92 +144,79 @@ ERRORS: dict[str, Json] = {
 }
 
 GATEWAY: dict[int, tuple[str, str]] = {
-    403: ("Forbidden", "The request is not signed, or whoever signed it may not use this route."),
+    403: ("Forbidden", "The request is not signed, or its signer may not use this route."),
     413: ("Request Entity Too Large", "The body is longer than 10 MB."),
-    429: ("Too Many Requests", "More requests than the API takes at a time. Wait, and try again."),
-    500: ("Internal Server Error", "A fault in a function, which its owners are told of."),
-    503: ("Service Unavailable", "The function could not be called, or did not answer."),
-    504: ("Gateway Timeout", "The function took too long. What was asked for may have been done."),
+    429: ("Too Many Requests", "The request rate is above the API's limit. Wait and retry."),
+    500: ("Internal Server Error", "A fault in a function; its operators are alerted."),
+    503: ("Service Unavailable", "The function could not be invoked or did not respond."),
+    504: ("Gateway Timeout", "The function took too long. The change may have been made."),
 }
-"""The gateway's own errors: what it says, and when."""
+"""The gateway's own errors: its message, and when it is sent."""
 
-EVERYWHERE = (403, 429, 500, 504)
-"""Those of them that are never a function's answer, and that any request may meet."""
+GATEWAY_ONLY = (403, 429, 500, 504)
+"""Those that no function sends. Any request may receive them."""
 
 
-class Answers(NamedTuple):
-    """What an operation answers, other than problems."""
+class OperationDoc(NamedTuple):
+    """The responses of one route."""
 
     id: str
-    summary: str
-    description: str
     status: int
     success: str
     headers: tuple[str, ...]
-    examples: dict[str, object]
-    problems: tuple[str, ...]
-    """Exceptions by name, as the functions' table of problems has them."""
+    problems: tuple[type[Exception], ...]
     not_modified: str = ""
 
 
-BODY_PROBLEMS = ("NotJson", "BodyTooLarge", "NotJsonType", "RequestValidationError")
+def operations() -> dict[str, OperationDoc]:
+    """What each route responds, by method and path."""
+    from api import BodyTooLarge, NotJson, UnsupportedMediaType
+    from incident import IdempotencyKeyReused, IncidentNotFound, StoreUnavailable, VersionConflict
 
-OPERATIONS: dict[str, Answers] = {
-    "POST /incidents": Answers(
-        id="create_incident",
-        summary="Create an incident",
-        description="Record an incident. With an `Idempotency-Key` the request can be repeated and records it once.",
-        status=201,
-        success="The incident as it is stored.",
-        headers=("ETag", "Location", "Idempotent-Replayed"),
-        examples={"incident": INCIDENT},
-        problems=(*BODY_PROBLEMS, "IdempotencyKeyReused", "StoreUnavailable"),
-    ),
-    "GET /incidents": Answers(
-        id="list_incidents",
-        summary="List incidents",
-        description=(
-            "A page of incidents, newest first. Where there are more, the `Link` header has the next page's URL: follow it as "
-            "it is. An incident that does not change while the pages are read is listed once. A change is listed within "
-            "moments."
+    body = (NotJson, BodyTooLarge, UnsupportedMediaType)
+    every = (RequestValidationError, StoreUnavailable)
+    return {
+        "POST /incidents": OperationDoc(
+            id="create_incident",
+            status=201,
+            success="The incident as it is stored.",
+            headers=("ETag", "Location", "Idempotent-Replayed"),
+            problems=(*body, *every, IdempotencyKeyReused),
         ),
-        status=200,
-        success="The incidents of the page; none is an empty array.",
-        headers=("Link",),
-        examples={"one": [CHANGED], "none": []},
-        problems=("RequestValidationError", "StoreUnavailable"),
-    ),
-    "GET /incidents/{id}": Answers(
-        id="get_incident",
-        summary="Read an incident",
-        description="One incident, as of the last acknowledged change.",
-        status=200,
-        success="The incident.",
-        headers=("ETag",),
-        examples={"incident": INCIDENT},
-        problems=("IncidentNotFound", "StoreUnavailable"),
-        not_modified="The client has this version of the incident.",
-    ),
-    "PATCH /incidents/{id}": Answers(
-        id="update_incident",
-        summary="Change an incident's status",
-        description="Change the status; any may follow any other. With `If-Match` only if nobody has changed it meanwhile.",
-        status=200,
-        success="The incident after the change.",
-        headers=("ETag",),
-        examples={"incident": CHANGED},
-        problems=(*BODY_PROBLEMS, "IncidentNotFound", "VersionConflict", "StoreUnavailable"),
-    ),
-}
+        "GET /incidents": OperationDoc(
+            id="list_incidents",
+            status=200,
+            success="The incidents of the page; an empty array if there are none.",
+            headers=("Link",),
+            problems=every,
+        ),
+        "GET /incidents/{id}": OperationDoc(
+            id="get_incident",
+            status=200,
+            success="The incident.",
+            headers=("ETag",),
+            problems=(*every, IncidentNotFound),
+            not_modified="The client has this version of the incident.",
+        ),
+        "PATCH /incidents/{id}": OperationDoc(
+            id="update_incident",
+            status=200,
+            success="The incident as it now stands.",
+            headers=("ETag",),
+            problems=(*body, *every, IncidentNotFound, VersionConflict),
+        ),
+    }
 
 
-_Parameter = TypedDict("_Parameter", {"name": str, "in": str, "required": bool, "schema": Json})
+_Parameter = TypedDict("_Parameter", {"name": str, "in": str, "required": bool, "description": str, "schema": Json})
 
 
 class _Operation(TypedDict):
+    summary: str
+    description: str
     parameters: NotRequired[list[_Parameter]]
     requestBody: NotRequired[Json]
-    responses: dict[str, dict[str, dict[str, Json]]]
+    responses: dict[str, dict[str, dict[str, dict[str, Json]]]]
 
 
 class _Problem(TypedDict):
@@ -312,7 +239,7 @@ class _Generated(TypedDict):
 
 
 def document() -> Json:
-    """The contract. Raises `LookupError` for a route or a parameter of the functions that is not described here."""
+    """The contract. Raises `LookupError` for a route of the functions that `operations` does not describe."""
     generated = _generated()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     paths = {
@@ -320,9 +247,9 @@ def document() -> Json:
         for path, item in sorted(generated["paths"].items())
     }
     schemas = {
-        name: _component(name, schema)
+        name: _component(schema)
         for name, schema in sorted(generated["components"]["schemas"].items())
-        # Answers that Powertools would give of its own accord, and these functions do not.
+        # Powertools' own error responses, which these functions do not send.
         if not name.endswith("ValidationError")
     }
     return {
@@ -335,8 +262,8 @@ def document() -> Json:
         "components": {
             "schemas": schemas | ERRORS,
             "headers": HEADERS,
-            "responses": {_name(status): _gateway_error(status) for status in EVERYWHERE},
-            "examples": {name: {"value": problem} for name, problem in _problems().items()},
+            "responses": {_name(status): _gateway_error(status) for status in GATEWAY_ONLY},
+            "examples": {error.__name__: {"value": problem} for error, problem in _problems().items()},
             "securitySchemes": SECURITY,
         },
     }
@@ -356,44 +283,43 @@ def _generated() -> _Generated:
 
 
 def _operation(route: str, operation: _Operation) -> Json:
-    says = OPERATIONS[route]
-    described: Json = {"operationId": says.id, "tags": [TAG], "summary": says.summary, "description": says.description}
+    doc = operations()[route]
+    described: Json = {
+        "operationId": doc.id,
+        "tags": [TAG],
+        "summary": operation["summary"],
+        "description": operation["description"],
+    }
     if "parameters" in operation:
         described["parameters"] = [_parameter(parameter) for parameter in operation["parameters"]]
     if "requestBody" in operation:
         described["requestBody"] = operation["requestBody"]
     (content,) = (response["content"]["application/json"] for response in operation["responses"].values())
-    return described | {"responses": _responses(says, _plain(cast("Json", content["schema"])))}
+    return described | {"responses": _responses(doc, _plain(content["schema"]))}
 
 
 def _parameter(parameter: _Parameter) -> Json:
-    # Header names have no case; Powertools writes them small.
-    names = {name.lower(): name for name in PARAMETERS}
-    name = names[parameter["name"].lower()]
-    description, rules = PARAMETERS[name]
     schema = parameter["schema"]
+    # Powertools writes a header's name in lower case; its title keeps the case.
+    name = str(schema["title"]) if parameter["in"] == "header" else parameter["name"]
     if "anyOf" in schema:  # `| None`: a parameter may be absent, and cannot be null
-        schema, _ = cast("list[Json]", schema["anyOf"])
-    return {
-        "name": name,
-        "in": parameter["in"],
-        "required": parameter["required"],
-        "description": description,
-        "schema": _plain(schema) | rules,
-    }
+        (value, _) = cast("list[Json]", schema["anyOf"])
+        schema = value | {key: rule for key, rule in schema.items() if key != "anyOf"}
+    rules = {key: rule for key, rule in _plain(schema).items() if key != "description"}
+    described = {key: parameter[key] for key in ("in", "required", "description")}
+    return {"name": name, **described, "schema": rules}
 
 
-def _component(name: str, schema: Json) -> Json:
-    described = _plain(schema) | SCHEMAS.get(name, {})
-    if "properties" in schema:
-        rules = FIELDS.get(name, {})
-        properties = cast("dict[str, Json]", schema["properties"])
-        described["properties"] = {key: _plain(value) | rules.get(key, {}) for key, value in properties.items()}
-    return described
+def _component(schema: Json) -> Json:
+    plain = _plain(schema)
+    if "properties" in plain:
+        properties = cast("dict[str, Json]", plain["properties"])
+        plain["properties"] = {name: _plain(value) for name, value in properties.items()}
+    return plain
 
 
 def _plain(schema: Json) -> Json:
-    """A schema without what pydantic says of its own accord: titles, bounds as floats, a default that is as good as none."""
+    """A schema without what pydantic adds: titles, bounds as floats, an empty default."""
     return {
         key: int(value) if isinstance(value, float) else value
         for key, value in schema.items()
@@ -401,44 +327,43 @@ def _plain(schema: Json) -> Json:
     }
 
 
-def _responses(says: Answers, schema: Json) -> Json:
-    examples = {name: {"value": value} for name, value in says.examples.items()}
+def _responses(doc: OperationDoc, schema: Json) -> Json:
     responses: dict[int, Json] = {
-        says.status: {
-            "description": says.success,
-            "headers": _headers(*says.headers),
-            "content": {"application/json": {"schema": schema, "examples": examples}},
+        doc.status: {
+            "description": doc.success,
+            "headers": _headers(*doc.headers),
+            "content": {"application/json": {"schema": schema}},
         }
     }
-    if says.not_modified:
-        responses[304] = {"description": says.not_modified, "headers": _headers(*says.headers)}
-    problems = _problems()
-    for status in {problems[name]["status"] for name in says.problems}:
-        names = [name for name in says.problems if problems[name]["status"] == status]
-        examples = {name: {"$ref": f"#/components/examples/{name}"} for name in names}
+    if doc.not_modified:
+        responses[304] = {"description": doc.not_modified, "headers": _headers(*doc.headers)}
+    problems = {error: problem for error, problem in _problems().items() if error in doc.problems}
+    for status in {problem["status"] for problem in problems.values()}:
+        of_status = {error.__name__: each for error, each in problems.items() if each["status"] == status}
+        examples = {name: {"$ref": f"#/components/examples/{name}"} for name in of_status}
         content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}}
         if status in GATEWAY:
             content |= _gateway_content(status)
         responses[status] = {
-            "description": " Or: ".join(problems[name]["detail"] for name in names),
+            "description": " Or: ".join(problem["detail"] for problem in of_status.values()),
             "content": content,
         }
     responses[503]["headers"] = _headers("Retry-After")
-    for status in EVERYWHERE:
+    for status in GATEWAY_ONLY:
         responses[status] = {"$ref": f"#/components/responses/{_name(status)}"}
     return {str(status): response for status, response in sorted(responses.items())}
 
 
-def _problems() -> dict[str, _Problem]:
-    """The problem that the functions answer for each exception, by the exception's name."""
-    from api import _PROBLEMS
+def _problems() -> dict[type[Exception], _Problem]:
+    """The problem that the functions send for each exception."""
+    from api import PROBLEMS
 
-    problems: dict[str, _Problem] = {
-        error.__name__: {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        for error, (status, title, detail) in _PROBLEMS.items()
-        if error is not NotFoundError  # a route that no function has; the gateway hands on none
+    problems: dict[type[Exception], _Problem] = {
+        error: {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        for error, (status, title, detail) in PROBLEMS.items()
+        if error is not NotFoundError  # a route that no function has; the gateway passes none on
     }
-    problems["RequestValidationError"]["errors"] = BAD_INPUT
+    problems[RequestValidationError]["errors"] = BAD_INPUT
     return problems
 
 

@@ -155,10 +155,10 @@ def database(serve: Callable[["WSGIApplication"], str], tmp_path_factory: pytest
 class LocalRun:
     """`python -m infra.local`, as `make run` starts it."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, root: Path = ROOT) -> None:
         command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data)]
         self.data = data
-        self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=ROOT)
+        self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=root)
         assert self.process.stdout
         self.output = self.process.stdout
         first = self.output.readline()

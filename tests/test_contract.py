@@ -7,6 +7,7 @@ import re
 import tomllib
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel, JsonValue, TypeAdapter
@@ -49,7 +50,7 @@ def test_a_function_has_one_name_from_the_template_to_its_tests(function: str, m
 class Alarm(BaseModel):
     """An alarm, as far as it says what it watches."""
 
-    Namespace: str
+    Namespace: JsonValue
     MetricName: str
     Dimensions: list[dict[str, JsonValue]]
 
@@ -98,6 +99,18 @@ def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
     assert set(re.findall(r"\$\{(\w+)\.Arn\}", DASHBOARD)) == set(ALARMS)
 
 
+def counted_metrics() -> set[str]:
+    """The metrics that the functions count: by name in a call of `count`, or for an error."""
+    source = "".join(path.read_text() for path in (ROOT / "functions").glob("*.py"))
+    return {*re.findall(r'\.count\("(\w+)"', source), *api.ERROR_METRICS.values()}
+
+
+def test_the_metrics_that_are_counted_are_those_that_are_shown() -> None:
+    shown = set(re.findall(r"Namespace=\\*\"\$\{MetricsNamespace\}\\*\" MetricName=\\*\"(\w+)", DASHBOARD))
+    watched = {each.MetricName for each in ALARMS.values() if each.Namespace == {"Ref": "MetricsNamespace"}}
+    assert counted_metrics() == set(get_args(api.Metric)) == shown | watched
+
+
 def test_the_template_declares_the_routes_that_the_handlers_answer() -> None:
     assert {(route.method, with_slash(route.path)) for route in TEMPLATE.routes} == routes_of_the_handlers()
 
@@ -132,7 +145,7 @@ def test_the_readme_lists_the_routes_of_the_template_and_their_functions() -> No
 def test_the_readme_lists_the_errors_of_the_functions() -> None:
     errors = README.partition("## Errors")[2].partition("\n## ")[0]
     listed = {int(status) for status in re.findall(r"^\| (\d{3})\b", errors, re.MULTILINE)}
-    assert listed == {status for status, *_ in api._PROBLEMS.values()}
+    assert listed == {status for status, *_ in api.PROBLEMS.values()}
 
 
 @pytest.mark.parametrize("word", [*Status, *Source, *Incident.model_fields])

@@ -35,7 +35,9 @@ def test_every_status_and_source_can_be_reported(api: httpx.Client, status: str,
     assert (incident["status"], incident["source"]) == (status, source)
 
 
-@pytest.mark.parametrize("description", ["x", "я" * 10_000, "Отчёт не выгрузился 🛴", 'a\x00"\\\n\u2028b'])
+@pytest.mark.parametrize(
+    "description", ["x", "я" * 10_000, "Отчёт не выгрузился 🛴", 'a\t"\\\r\n\u2028b', "❤\ufe0f", "и\u0306", "\u200f!"]
+)
 def test_a_description_comes_back_as_it_was_written(api: httpx.Client, description: str) -> None:
     incident = report(api, description)
     assert incident["description"] == description
@@ -44,6 +46,33 @@ def test_a_description_comes_back_as_it_was_written(api: httpx.Client, descripti
 
 def test_a_description_is_trimmed(api: httpx.Client) -> None:
     assert report(api, " \t\n\u00a0 offline \n")["description"] == "offline"
+
+
+@pytest.mark.parametrize(
+    "character", [chr(code) for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) not in "\t\n\r"]
+)
+def test_a_control_character_is_refused(api: httpx.Client, character: str) -> None:
+    response = api.post("/incidents", json=GOOD | {"description": f"a{character}b"})
+    assert bad_input(response) == [["body", "description"]]
+    assert "control characters" in response.json()["errors"][0]["msg"]
+    assert api.get("/incidents").json() == []
+
+
+@pytest.mark.parametrize(
+    "character", ["\u200b", "\ufeff", "\u2060", "\u00ad", "\u0301", "\ufe0f", "\u3164", "\u2800", "\u202e"]
+)
+def test_a_description_without_a_visible_character_is_refused(api: httpx.Client, character: str) -> None:
+    response = api.post("/incidents", json=GOOD | {"description": f"{character} {character}"})
+    assert bad_input(response) == [["body", "description"]]
+    assert "visible" in response.json()["errors"][0]["msg"]
+    assert api.get("/incidents").json() == []
+
+
+def test_the_longest_description_fits_however_it_is_escaped(api: httpx.Client) -> None:
+    description = "🛴" * 10_000
+    escaped = json.dumps(GOOD | {"description": description})
+    assert len(escaped) > 120_000
+    assert api.post("/incidents", content=escaped, headers=JSON).json()["description"] == description
 
 
 def test_letters_beyond_ascii_are_not_escaped(api: httpx.Client) -> None:
@@ -71,6 +100,7 @@ def test_letters_beyond_ascii_are_not_escaped(api: httpx.Client) -> None:
             [["body", "description"], ["body", "source"], ["body", "status"], ["body", "colour"]],
         ),
         ([GOOD], [["body"]]),
+        ([], [["body"]]),
         ("text", [["body"]]),
         (None, [["body"]]),
         (7, [["body"]]),
@@ -79,6 +109,13 @@ def test_letters_beyond_ascii_are_not_escaped(api: httpx.Client) -> None:
 def test_bad_fields_are_all_named_and_nothing_is_written(api: httpx.Client, body: object, bad: list[list[str]]) -> None:
     response = api.post("/incidents", content=json.dumps(body), headers=JSON)
     assert bad_input(response) == bad
+    assert api.get("/incidents").json() == []
+
+
+def test_an_unknown_parameter_is_named_with_the_other_bad_input(api: httpx.Client) -> None:
+    response = api.post("/incidents?dry_run=1&source=partner", json={"description": "x"})
+    assert bad_input(response) == [["body", "source"], ["query", "dry_run"], ["query", "source"]]
+    assert bad_input(api.post("/incidents?dry_run", json=GOOD)) == [["query", "dry_run"]]
     assert api.get("/incidents").json() == []
 
 
@@ -101,15 +138,16 @@ def test_a_body_that_is_not_json_is_a_400(api: httpx.Client, body: bytes) -> Non
     assert api.get("/incidents").json() == []
 
 
-def test_a_body_over_64_kib_is_a_413(api: httpx.Client) -> None:
+def test_a_body_over_128_kib_is_a_413(api: httpx.Client) -> None:
     body = b'{"description": "x", "source": "operator"}'
-    assert api.post("/incidents", content=body.ljust(64 * 1024), headers=JSON).status_code == 201
-    assert_problem(api.post("/incidents", content=body.ljust(64 * 1024 + 1), headers=JSON), 413)
+    assert api.post("/incidents", content=body.ljust(128 * 1024), headers=JSON).status_code == 201
+    assert_problem(api.post("/incidents", content=body.ljust(128 * 1024 + 1), headers=JSON), 413)
     assert len(api.get("/incidents").json()) == 1
 
 
 @pytest.mark.parametrize(
-    "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"]
+    "media_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", "application/jsonp"],
 )
 def test_another_content_type_than_json_is_a_415(api: httpx.Client, media_type: str) -> None:
     content = b'{"description": "x", "source": "operator"}'
@@ -118,7 +156,13 @@ def test_another_content_type_than_json_is_a_415(api: httpx.Client, media_type: 
 
 
 @pytest.mark.parametrize(
-    "media_type", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+    "media_type",
+    [
+        "application/json; charset=utf-8",
+        "application/json ;charset=utf-8",
+        "Application/JSON",
+        "application/vnd.api+json",
+    ],
 )
 def test_every_content_type_of_json_is_taken(api: httpx.Client, media_type: str) -> None:
     content = '{"description": "Самокат", "source": "operator"}'.encode()

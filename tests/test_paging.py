@@ -123,7 +123,7 @@ class Lists(RuleBasedStateMachine):
     def change(self, status: Status, which: int) -> None:
         if self._model:
             which %= len(self._model)
-            self._model[which] = store.set_status(self._model[which].id, status)
+            self._model[which], _ = store.set_status(self._model[which].id, status)
 
     @rule()
     def raise_the_shards(self) -> None:
@@ -148,7 +148,7 @@ class Lists(RuleBasedStateMachine):
                     changed = self._model[len(seen) % len(expected)]
                     expected = [each for each in expected if each.id != changed.id]
                     seen = [each for each in seen if each.id != changed.id]
-                    self._model[self._model.index(changed)] = store.set_status(changed.id, change)
+                    self._model[self._model.index(changed)], _ = store.set_status(changed.id, change)
                     change = None
         unchanged = {each.id for each in expected}
         assert [each for each in seen if each.id in unchanged] == expected

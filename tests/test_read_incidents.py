@@ -1,5 +1,6 @@
 """GET /incidents and GET /incidents/{id}."""
 
+import json
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -84,6 +85,10 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
         ("limit=ten", [["query", "limit"]]),
         ("limit=", [["query", "limit"]]),
         ("limit=1&limit=2", [["query", "limit"]]),
+        ("source=partner", [["query", "source"]]),
+        ("Status=open", [["query", "Status"]]),
+        ("statuses=open&page=2", [["query", "statuses"], ["query", "page"]]),
+        ("limit=0&%D1%8F=1&=x", [["query", "limit"], ["query", "я"], ["query", ""]]),
         ("cursor=garbage", [["query", "cursor"]]),
         ("cursor=", [["query", "cursor"]]),
         ("cursor=%D1%8F%00", [["query", "cursor"]]),
@@ -128,3 +133,22 @@ def test_an_id_with_a_line_feed_behind_it_is_another_id(api: httpx.Client) -> No
 @pytest.mark.parametrize("path", ["1/2", "1/2/", "1//"])
 def test_a_path_below_an_incident_is_a_404(api: httpx.Client, path: str) -> None:
     assert "route" in assert_problem(api.get(f"/incidents/{path}"), 404)["detail"]
+
+
+def test_reading_one_incident_takes_no_parameter(api: httpx.Client) -> None:
+    incident = report(api)
+    assert bad_input(api.get(f"/incidents/{incident['id']}?fields=status")) == [["query", "fields"]]
+
+
+@pytest.mark.parametrize("character", ["🛴", '"', "\\", "\n", "я"])
+def test_a_page_of_the_longest_descriptions_is_within_lambdas_limit(api: httpx.Client, character: str) -> None:
+    """A character takes at most 4 bytes of UTF-8, or 4 where JSON escapes it twice: in the body, and in Lambda's response."""
+    for _ in range(100):
+        report(api, f"a{character * 9_998}z")
+    body = api.get("/incidents?limit=100").text
+    assert len(body) > 100 * 10_000
+    response = json.dumps(
+        {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": body}, ensure_ascii=False
+    )
+    # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, and the bytes that Lambda's error names
+    assert len(response.encode()) < 6_291_556

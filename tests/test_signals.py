@@ -4,8 +4,13 @@ import json
 import signal
 from collections.abc import Callable
 
+import pytest
+from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, JsonValue
+from werkzeug.test import Client
 
+from api import Api
+from infra.local.gateway import Gateway
 from tests.conftest import LocalRun
 
 NEW = {"description": "a secret", "source": "partner"}
@@ -40,6 +45,36 @@ def test_every_request_is_one_line_and_what_happened_is_counted(run_local: Calla
         ("POST /incidents", 422, None, set()),
     ]
     assert len({line["request_id"] for line in lines}) == len(lines)
+
+
+@pytest.mark.usefixtures("dynamodb")  # without a table
+def test_a_request_that_ends_in_an_exception_is_logged_with_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/incidents/00000000-0000-4000-8000-000000000000"
+    assert Client(Gateway()).get(path, environ_base={"REMOTE_ADDR": "127.0.0.1"}).status_code == 500
+    line = json.loads(capsys.readouterr().out)
+    assert line.pop("request_id")
+    assert line == {"route": "GET /incidents/{id}", "status_code": 500, "exception": "ResourceNotFoundException"}
+
+
+def test_every_metric_of_a_request_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    app = Api()
+
+    @app.get("/")
+    def count_twice() -> None:
+        app.count("Replays", 3)
+        app.count("StatusesSet", status="closed")
+
+    http = {"method": "GET", "path": "/"}
+    context = {"http": http, "requestId": "1", "stage": "$default"}
+    for _ in range(2):  # nothing is left of the request before
+        app.resolve({"routeKey": "GET /", "rawPath": "/", "requestContext": context, "headers": {}}, LambdaContext())
+        line = json.loads(capsys.readouterr().out)
+        embedded = Embedded.model_validate(line["_aws"])
+        assert [(each.Metrics[0]["Name"], each.Dimensions) for each in embedded.CloudWatchMetrics] == [
+            ("Replays", [[]]),
+            ("StatusesSet", [["status"]]),
+        ]
+        assert (line["Replays"], line["StatusesSet"], line["status"]) == (3, 1, "closed")
 
 
 class Embedded(BaseModel):
