@@ -24,7 +24,16 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from incident import IdempotencyKeyReused, Incident, IncidentNotFound, StoreUnavailable, VersionConflict
+from incident import (
+    MAX_CHANGES,
+    IdempotencyKeyReused,
+    Incident,
+    IncidentNotFound,
+    Source,
+    StoreUnavailable,
+    TooManyChanges,
+    VersionConflict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +70,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     NotJson: (400, "Bad Request", "The body is not JSON in UTF-8."),
     NotFoundError: (404, "Not Found", "There is no such route."),
     IncidentNotFound: (404, "Not Found", "There is no incident with this id."),
+    TooManyChanges: (409, "Conflict", f"The incident has had {MAX_CHANGES} changes and takes no more."),
     VersionConflict: (412, "Precondition Failed", "The incident has changed since the version in If-Match."),
     BodyTooLarge: (413, "Content Too Large", f"The body is longer than {MAX_BODY} bytes."),
     UnsupportedMediaType: (415, "Unsupported Media Type", "The body's Content-Type is not application/json."),
@@ -71,6 +81,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
 """Status, title and detail of each error. The titles are RFC 9110's, which Python has only since 3.13."""
 
 ERROR_METRICS: dict[type[Exception], Metric] = {
+    TooManyChanges: "Conflicts",
     VersionConflict: "Conflicts",
     IdempotencyKeyReused: "Conflicts",
     StoreUnavailable: "Unavailable",
@@ -120,13 +131,29 @@ class Api(APIGatewayHttpResolver):
         self, incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
     ) -> Response[Incident]:
         """A response with one incident and its ETag."""
-        self._log_entry["incident_id"] = incident.id
-        return Response(status, "application/json", incident, {"ETag": etag(incident), **(headers or {})})
+        self.log(incident_id=incident.id)
+        return Response(status, "application/json", incident, {"ETag": etag(incident.version), **(headers or {})})
+
+    def log(self, **fields: str) -> None:
+        """Add fields to the request's log line. Never a description, nor anything else that a client wrote."""
+        self._log_entry |= fields
 
     @property
-    def caller(self) -> str:
-        """The ARN of the IAM principal that signed the request; empty where none did."""
-        return self.current_event.request_context.authorizer.iam.user_arn
+    def caller(self) -> str | None:
+        """The name of the access key that was presented; None where the API asks for none, as in the local run."""
+        caller: str | None = self._authorizer_context.get("caller")
+        return caller
+
+    @property
+    def source(self) -> Source | None:
+        """The only source that the access key may report as, if it is bound to one."""
+        source: str | None = self._authorizer_context.get("source")
+        return Source(source) if source else None
+
+    @property
+    def _authorizer_context(self) -> dict[str, str]:
+        """What functions/authorize.py says of the caller."""
+        return self.current_event.request_context.authorizer.get_lambda
 
     @property
     def url(self) -> str:
@@ -211,9 +238,9 @@ def _not_json(constant: str) -> NoReturn:
     raise NotJson(constant)
 
 
-def etag(incident: Incident) -> str:
-    """The incident's version as an entity tag (RFC 9110, section 8.8.3): `"3"`."""
-    return f'"{incident.version}"'
+def etag(version: int) -> str:
+    """An incident's version as an entity tag (RFC 9110, section 8.8.3): `"3"`."""
+    return f'"{version}"'
 
 
 def _json(body: object) -> str:

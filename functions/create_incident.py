@@ -6,12 +6,12 @@ from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
-from pydantic import AfterValidator
+from pydantic import AfterValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 import store
 from api import Api
-from incident import IdempotencyKeyReused, Incident, NewIncident, id_for_key, new_id
+from incident import IdempotencyKeyReused, Incident, NewIncident, Source, id_for_key, new_id
 
 app = Api()
 handler = app.resolve
@@ -29,6 +29,24 @@ def _unquoted(value: str) -> str:
 IdempotencyKey = Annotated[str, AfterValidator(_unquoted)]
 
 
+class Report(NewIncident):
+    """A report, as a client sends it. A client whose access key is bound to a source may leave it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_source(cls, body: object) -> object:
+        return {"source": app.source, **body} if app.source and isinstance(body, dict) else body
+
+    @field_validator("source")
+    @classmethod
+    def _source_of_the_key(cls, source: Source) -> Source:
+        if app.source and source != app.source:
+            raise PydanticCustomError(
+                "source", "Input should be '{source}', the source of the access key", {"source": app.source}
+            )
+        return source
+
+
 @app.post("/incidents/", include_in_schema=False)
 @app.post(
     "/incidents",
@@ -36,7 +54,7 @@ IdempotencyKey = Annotated[str, AfterValidator(_unquoted)]
     description="Record an incident. With an `Idempotency-Key` the request can be retried and records it once.",
 )
 def create_incident(
-    new: Annotated[NewIncident, Body()],
+    new: Annotated[Report, Body()],
     key: Annotated[
         IdempotencyKey | None,
         Header(
@@ -50,7 +68,7 @@ def create_incident(
 ) -> Response[Incident]:
     """Record an incident; with a key that has been used, answer with the incident that it recorded."""
     incident = Incident.report(new, id=id_for_key(app.caller, key) if key else new_id())
-    stored = store.add(incident)
+    stored = store.add(incident, app.caller)
     headers = {"Location": f"/incidents/{stored.id}"}
     if stored == incident:
         app.count("IncidentsCreated", source=stored.source)

@@ -22,6 +22,9 @@ ID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 POSITION_PATTERN = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID_PATTERN}"
 """For `re.fullmatch`: what `Incident.position` looks like."""
 
+MAX_CHANGES = 1_000
+"""Changes of one incident. Its history is stored with it, and DynamoDB's items have at most 400 KB."""
+
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
 _KEYED_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:idempotency-key")
@@ -160,6 +163,23 @@ class Incident(BaseModel):
         return self.model_dump(include=reported) == other.model_dump(include=reported)
 
 
+class HistoryEntry(BaseModel):
+    """A version of an incident."""
+
+    version: int = Field(
+        description="1 for the report, and 1 more with every change.", json_schema_extra={"minimum": 1}
+    )
+    status: Status
+    at: str = Field(
+        description="RFC 3339, UTC, exactly milliseconds, by the clock that made the change. Clocks differ by some "
+        "milliseconds: the order is that of the versions.",
+        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
+    )
+    by: str | None = Field(
+        description="The name of the access key; null where the API asks for none, as in the local run."
+    )
+
+
 def now() -> str:
     """The time in UTC, RFC 3339, cut to milliseconds: `2025-11-08T10:00:00.123Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -170,9 +190,9 @@ def new_id() -> str:
     return str(uuid4())
 
 
-def id_for_key(caller: str, key: str) -> str:
+def id_for_key(caller: str | None, key: str) -> str:
     """The one id that belongs to this caller's idempotency key. Neither may contain a line feed, which separates them."""
-    return str(uuid5(_KEYED_IDS, f"{caller}\n{key}"))
+    return str(uuid5(_KEYED_IDS, f"{caller or ''}\n{key}"))
 
 
 class IncidentNotFound(Exception):
@@ -181,6 +201,10 @@ class IncidentNotFound(Exception):
 
 class VersionConflict(Exception):
     """The incident has changed since the version that the caller named."""
+
+
+class TooManyChanges(Exception):
+    """The incident has had `MAX_CHANGES` changes."""
 
 
 class IdempotencyKeyReused(Exception):

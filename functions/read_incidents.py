@@ -1,9 +1,9 @@
-"""GET /incidents: list incidents. GET /incidents/{id}: read one."""
+"""GET /incidents: list incidents. GET /incidents/{id}: read one. GET /incidents/{id}/history: read its versions."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from aws_lambda_powertools.event_handler import Response
@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 import store
 from api import ID_PARAMETER, Api, etag
-from incident import POSITION_PATTERN, Incident, Status
+from incident import POSITION_PATTERN, HistoryEntry, Incident, Status
 
 app = Api()
 handler = app.resolve
@@ -72,22 +72,44 @@ def list_incidents(
     return Response(HTTPStatus.OK, "application/json", page, headers)
 
 
+IfNoneMatch = Annotated[
+    str,
+    Header(
+        alias="If-None-Match",
+        description="The ETags that the client has, or `*`: what has one of them is not sent again.",
+        examples=['"1"'],
+    ),
+]
+
+
 @app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
-def get_incident(
-    id: Annotated[str, ID_PARAMETER],
-    if_none_match: Annotated[
-        str,
-        Header(
-            alias="If-None-Match",
-            description="The ETags that the client has, or `*`: an incident that has one of them is not sent again.",
-            examples=['"1"'],
-        ),
-    ] = "",
-) -> Response[Incident]:
+def get_incident(id: Annotated[str, ID_PARAMETER], if_none_match: IfNoneMatch = "") -> Response[Incident]:
     """One incident, as of the last acknowledged change."""
     incident = store.get(id)
-    # RFC 9110, section 13.1.2: a list, compared without regard to weakness.
-    known = re.findall(r'"[^"]*"|^\*$', if_none_match)
-    if etag(incident) in known or "*" in known:
-        return Response(HTTPStatus.NOT_MODIFIED, headers={"ETag": etag(incident)})
-    return app.incident_response(incident)
+    app.log(incident_id=id)
+    return _unless_known(if_none_match, incident, incident.version)
+
+
+@app.get(
+    "/incidents/<id>/history",
+    summary="Read an incident's history",
+    description="Every version of the incident, oldest first: who gave it which status, and when. The last entry is the "
+    "incident's present status.",
+)
+def get_history(id: Annotated[str, ID_PARAMETER], if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
+    """Every version of an incident, oldest first."""
+    entries = store.history(id)
+    app.log(incident_id=id)
+    return _unless_known(if_none_match, entries, entries[-1].version)
+
+
+Body = TypeVar("Body")
+
+
+def _unless_known(if_none_match: str, body: Body, version: int) -> Response[Body]:
+    """The body and its ETag, or a 304 where the client has this version (RFC 9110, section 13.1.2)."""
+    headers = {"ETag": etag(version)}
+    known = re.findall(r'"[^"]*"|^\*$', if_none_match)  # a list, compared without regard to weakness
+    if etag(version) in known or "*" in known:
+        return Response(HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(HTTPStatus.OK, "application/json", body, headers)

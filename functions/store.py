@@ -19,7 +19,18 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from incident import ID_PATTERN, Incident, IncidentNotFound, Status, StoreUnavailable, VersionConflict, now
+from incident import (
+    ID_PATTERN,
+    MAX_CHANGES,
+    HistoryEntry,
+    Incident,
+    IncidentNotFound,
+    Status,
+    StoreUnavailable,
+    TooManyChanges,
+    VersionConflict,
+    now,
+)
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -38,7 +49,7 @@ if TYPE_CHECKING:
 TABLE = os.environ["TABLE_NAME"]
 INDEX = "by-status"
 FIELDS = {f"#{name}": name for name in Incident.model_fields}
-"""The attributes that make an incident. An item has others, which only its place in the index needs."""
+"""The attributes that make an incident. An item has others: its history, and its place in the index."""
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
 
@@ -97,12 +108,12 @@ def translate_errors() -> Iterator[None]:
 
 
 @translate_errors()
-def add(incident: Incident) -> Incident:
-    """Record an incident, unless its id stands already; return the incident that now stands under the id."""
+def add(incident: Incident, by: str | None) -> Incident:
+    """Record an incident that `by` reports, unless one with its id is stored; return the one that is now stored."""
     try:
         _dynamodb.put_item(
             TableName=TABLE,
-            Item=_item(incident),
+            Item=_item(incident) | {"history": {"L": [_entry(incident.status, incident.created_at, by)]}},
             ConditionExpression="attribute_not_exists(id)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
@@ -114,26 +125,53 @@ def add(incident: Incident) -> Incident:
 @translate_errors()
 def get(id: str) -> Incident:
     """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`."""
-    answer = _dynamodb.get_item(TableName=TABLE, Key=_key(id), ConsistentRead=True)
-    if "Item" not in answer:
-        raise IncidentNotFound
-    return _incident(answer["Item"])
+    return _incident(_read(id, FIELDS))
 
 
 @translate_errors()
-def set_status(id: str, status: Status, version: int | None = None) -> tuple[Incident, bool]:
-    """Give an incident another status; return it as it now stands, and whether this call changed it.
+def history(id: str) -> list[HistoryEntry]:
+    """Every version of this incident, oldest first, as of the last acknowledged write. Raises `IncidentNotFound`.
+
+    Of an incident that was recorded before histories were, the versions since are known, and at least the last one.
+    """
+    item = _read(id, FIELDS | {"#history": "history"})
+    incident = _incident(item)
+    entries = item.get("history", {"L": []})["L"] or [_entry(incident.status, incident.updated_at, None)]
+    first = incident.version - len(entries) + 1
+    return [_history_entry(entry, version) for version, entry in enumerate(entries, first)]
+
+
+def _read(id: str, attributes: dict[str, str]) -> "dict[str, AttributeValueTypeDef]":
+    response = _dynamodb.get_item(
+        TableName=TABLE,
+        Key=_key(id),
+        ConsistentRead=True,
+        ProjectionExpression=", ".join(attributes),
+        ExpressionAttributeNames=attributes,
+    )
+    if "Item" not in response:
+        raise IncidentNotFound
+    return response["Item"]
+
+
+@translate_errors()
+def set_status(id: str, status: Status, by: str | None, version: int | None = None) -> tuple[Incident, bool]:
+    """Have `by` give an incident another status; return it as it now stands, and whether this call changed it.
 
     An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
-    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`. Raises
-    `IncidentNotFound`.
+    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
+    changes, `TooManyChanges`. Raises `IncidentNotFound`.
     """
-    condition = "attribute_exists(id) AND #status <> :status"
+    time = now()
+    condition = "attribute_exists(id) AND #status <> :status AND #version <= :changes"
     values: dict[str, AttributeValueTypeDef] = {
         ":status": {"S": status},
         ":shard": {"S": _status_shard(status, id)},
-        ":now": {"S": now()},
+        ":now": {"S": time},
         ":one": {"N": "1"},
+        ":changes": {"N": str(MAX_CHANGES)},
+        ":none": {"L": []},
+        ":entry": {"L": [_entry(status, time, by)]},
     }
     if version is not None:
         condition += " AND #version = :version"
@@ -142,7 +180,8 @@ def set_status(id: str, status: Status, version: int | None = None) -> tuple[Inc
         response = _dynamodb.update_item(
             TableName=TABLE,
             Key=_key(id),
-            UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now ADD #version :one",
+            UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now, "
+            "history = list_append(if_not_exists(history, :none), :entry) ADD #version :one",
             ConditionExpression=condition,
             ExpressionAttributeNames={"#status": "status", "#version": "version"},
             ExpressionAttributeValues=values,
@@ -151,9 +190,11 @@ def set_status(id: str, status: Status, version: int | None = None) -> tuple[Inc
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
         incident = _incident(existing_item(error))
-        if incident.status != status:
+        if incident.status == status:
+            return incident, False
+        if version not in (None, incident.version):
             raise VersionConflict from None
-        return incident, False
+        raise TooManyChanges from None
     return _incident(response["Attributes"]), True
 
 
@@ -230,6 +271,17 @@ def _item(incident: Incident) -> "dict[str, AttributeValueTypeDef]":
     item["status_shard"] = {"S": _status_shard(incident.status, incident.id)}
     item["position"] = {"S": incident.position}
     return item
+
+
+def _entry(status: Status, at: str, by: str | None) -> "AttributeValueTypeDef":
+    # Its version is its place in the list: an update does not know the version that it makes.
+    entry = {"status": status, "at": at} | ({"by": by} if by else {})
+    return {"M": {name: {"S": value} for name, value in entry.items()}}
+
+
+def _history_entry(entry: "AttributeValueTypeDef", version: int) -> HistoryEntry:
+    values = {name: value["S"] for name, value in entry["M"].items()}
+    return HistoryEntry.model_validate({"version": version, "by": None} | values)
 
 
 def _attribute(value: str | int) -> "AttributeValueTypeDef":

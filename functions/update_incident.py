@@ -50,7 +50,7 @@ def update_incident(
     ] = None,
 ) -> Response[Incident]:
     """Change an incident's status."""
-    incident, changed = store.set_status(id, change.status, version)
+    incident, changed = store.set_status(id, change.status, app.caller, version)
     if changed:
         app.count("StatusesSet", status=incident.status)
     return app.incident_response(incident)

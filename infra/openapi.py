@@ -171,7 +171,7 @@ class OperationDoc(NamedTuple):
 def operations() -> dict[str, OperationDoc]:
     """What each route responds, by method and path."""
     from api import BodyTooLarge, NotJson, UnsupportedMediaType
-    from incident import IdempotencyKeyReused, IncidentNotFound, StoreUnavailable, VersionConflict
+    from incident import IdempotencyKeyReused, IncidentNotFound, StoreUnavailable, TooManyChanges, VersionConflict
 
     body = (NotJson, BodyTooLarge, UnsupportedMediaType)
     every = (RequestValidationError, StoreUnavailable)
@@ -198,12 +198,20 @@ def operations() -> dict[str, OperationDoc]:
             problems=(*every, IncidentNotFound),
             not_modified="The client has this version of the incident.",
         ),
+        "GET /incidents/{id}/history": OperationDoc(
+            id="get_history",
+            status=200,
+            success="The versions of the incident.",
+            headers=("ETag",),
+            problems=(*every, IncidentNotFound),
+            not_modified="The incident has not changed.",
+        ),
         "PATCH /incidents/{id}": OperationDoc(
             id="update_incident",
             status=200,
             success="The incident as it now stands.",
             headers=("ETag",),
-            problems=(*body, *every, IncidentNotFound, VersionConflict),
+            problems=(*body, *every, IncidentNotFound, TooManyChanges, VersionConflict),
         ),
     }
 

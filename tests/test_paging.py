@@ -46,7 +46,7 @@ def shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def create(description: str = "x", status: Status = Status.OPEN) -> Incident:
     new = NewIncident(description=description, source=Source.OPERATOR, status=status)
-    return store.add(Incident.report(new, id=incident.new_id()))
+    return store.add(Incident.report(new, id=incident.new_id()), None)
 
 
 def in_order(incidents: list[Incident]) -> list[Incident]:
@@ -123,7 +123,7 @@ class Lists(RuleBasedStateMachine):
     def change(self, status: Status, which: int) -> None:
         if self._model:
             which %= len(self._model)
-            self._model[which], _ = store.set_status(self._model[which].id, status)
+            self._model[which], _ = store.set_status(self._model[which].id, status, None)
 
     @rule()
     def raise_the_shards(self) -> None:
@@ -148,7 +148,7 @@ class Lists(RuleBasedStateMachine):
                     changed = self._model[len(seen) % len(expected)]
                     expected = [each for each in expected if each.id != changed.id]
                     seen = [each for each in seen if each.id != changed.id]
-                    self._model[self._model.index(changed)], _ = store.set_status(changed.id, change)
+                    self._model[self._model.index(changed)], _ = store.set_status(changed.id, change, None)
                     change = None
         unchanged = {each.id for each in expected}
         assert [each for each in seen if each.id in unchanged] == expected

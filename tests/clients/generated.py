@@ -5,11 +5,11 @@ import sys
 
 from incident_api_client import Client
 from incident_api_client.api.incidents import create_incident, get_incident, list_incidents, update_incident
-from incident_api_client.models import Incident, NewIncident, Problem, Source, Status, StatusChange
+from incident_api_client.models import Incident, Problem, Report, Source, Status, StatusChange
 
 
 def create(client: Client, number: int) -> Incident:
-    new = NewIncident(description=f"Самокат {number}", source=Source.MONITORING)
+    new = Report(description=f"Самокат {number}", source=Source.MONITORING)
     first, again = (create_incident.sync(client=client, body=new, idempotency_key=f"key-{number}") for _ in range(2))
     assert isinstance(first, Incident), first
     assert again == first
