@@ -284,7 +284,7 @@ def text() -> str:
 
 def _generated() -> _Generated:
     merge = OpenAPIMerge(on_conflict="error")
-    for handler in dict.fromkeys(route.handler for route in template.load().routes):
+    for handler in dict.fromkeys(route.handler for route in template.load().routes()):
         app: Api = importlib.import_module(handler.removesuffix(".handler")).app
         merge.add_schema(json.loads(app.get_openapi_json_schema()))
     return cast("_Generated", merge.get_openapi_schema())

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 from sys import executable
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import boto3
@@ -20,10 +19,10 @@ import moto
 import pytest
 from hypothesis import settings
 
-from infra.local import __main__ as local
-from infra.local import template
+from infra.local import environment, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
+from infra.local.server import Server
 from tests.document import assert_documented
 from tests.e2e import aws, sam_local
 
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TEMPLATE = template.load()
 
-# Set before the functions are imported, as Lambda does.
-os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="eu-central-1")
-os.environ.update(TEMPLATE.environment())
+# Set before the functions are imported, as Lambda does. The region is not that of the local run's database.
+environment.isolate()
+os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment())
 
 # make test, its second Python, and make fuzz. The machine's speed is no matter of any.
 settings.register_profile("test", max_examples=100, deadline=None)
@@ -51,16 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[["WSGIApplication"], str]]:
-    """Serve an application over HTTP until the tests end; return its address."""
+    """Serve an application over HTTP until the tests end; return its URL."""
     with ExitStack() as running:
 
         def start(app: "WSGIApplication") -> str:
-            server = local.serve(app, port=0)
-            thread = Thread(target=server.serve_forever)
-            running.callback(server.server_close)
-            running.callback(thread.join)
-            running.callback(server.shutdown)
-            thread.start()
+            server = Server(app, port=0)
+            server.start()
+            running.callback(server.stop)
             return f"http://127.0.0.1:{server.port}"
 
         yield start

@@ -20,7 +20,7 @@ from tests.conftest import ROOT, TEMPLATE
 
 README = (ROOT / "README.md").read_text()
 RUSSIAN = (ROOT / "README.ru.md").read_text()
-FUNCTIONS = {route.function: route.handler.removesuffix(".handler") for route in TEMPLATE.routes}
+FUNCTIONS = {route.function: route.handler.removesuffix(".handler") for route in TEMPLATE.routes()}
 
 
 def routes_of_the_handlers() -> set[tuple[str, str]]:
@@ -112,7 +112,7 @@ def test_the_metrics_that_are_counted_are_those_that_are_shown() -> None:
 
 
 def test_the_template_declares_the_routes_that_the_handlers_answer() -> None:
-    assert {(route.method, with_slash(route.path)) for route in TEMPLATE.routes} == routes_of_the_handlers()
+    assert {(route.method, with_slash(route.path)) for route in TEMPLATE.routes()} == routes_of_the_handlers()
 
 
 # API Gateway imports a route of another form without an error, and without the route: a slash at the end, for one.
@@ -121,7 +121,7 @@ GATEWAY_PATH = re.compile(r"/|(/[\w.-]+|/\{\w+\})+(/\{\w+\+\})?|/\{\w+\+\}")
 
 
 def test_api_gateway_takes_the_path_of_every_route() -> None:
-    assert [route.path for route in TEMPLATE.routes if not GATEWAY_PATH.fullmatch(route.path)] == []
+    assert [route.path for route in TEMPLATE.routes() if not GATEWAY_PATH.fullmatch(route.path)] == []
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_a_path_that_api_gateway_leaves_out_would_be_found(path: str) -> None:
 
 
 def test_no_two_routes_differ_in_the_name_of_a_variable_alone() -> None:
-    shapes = [(route.method, re.sub(r"\w+(?=\+?\})", "", route.path)) for route in TEMPLATE.routes]
+    shapes = [(route.method, re.sub(r"\w+(?=\+?\})", "", route.path)) for route in TEMPLATE.routes()]
     assert len(set(shapes)) == len(shapes)
 
 
 def test_the_readme_lists_the_routes_of_the_template_and_their_functions() -> None:
     listed = re.findall(r"^\| `(\w+) (\S+)`(?:, `\w+ (\S+)`)? \| `(\w+)`", README, re.MULTILINE)
     rows = {(method, path, module) for method, *paths, module in listed for path in paths if path}
-    assert rows == {(route.method, with_slash(route.path), FUNCTIONS[route.function]) for route in TEMPLATE.routes}
+    assert rows == {(route.method, with_slash(route.path), FUNCTIONS[route.function]) for route in TEMPLATE.routes()}
 
 
 def test_the_readme_lists_the_errors_of_the_functions() -> None:
@@ -232,7 +232,7 @@ def test_a_policy_allows_its_calls_and_nothing_else(policy: str, calls: list[str
 
 
 def test_an_operator_may_call_every_route() -> None:
-    for route in TEMPLATE.routes:
+    for route in TEMPLATE.routes():
         assert any(fnmatchcase(route.method + with_slash(route.path), call) for call in OPERATOR), route
 
 

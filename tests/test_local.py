@@ -182,7 +182,7 @@ def test_other_routes_are_not_found(api: httpx.Client) -> None:
     ],
 )
 def test_the_most_specific_route_is_chosen(path: str, key: str) -> None:
-    chosen = next(route for route in TEMPLATE.routes if route.match("GET", path) is not None)
+    chosen = next(route for route in TEMPLATE.routes() if route.match("GET", path) is not None)
     assert chosen.key == key
 
 

@@ -30,7 +30,7 @@ _BATCH = 25
 """Items in a BatchWriteItem, at most (DynamoDB's quota)."""
 
 
-class Unusable(Exception):
+class DataFolderError(Exception):
     """The data cannot be used; the text says why, for the person who started the program."""
 
 
@@ -52,11 +52,11 @@ class Database:
             data.mkdir(parents=True, exist_ok=True)
             self._journal = (data / "incidents.jsonl").open("a+b")
         except OSError as error:
-            raise Unusable(f"The data folder {data} cannot be written: {error.strerror}.") from error
+            raise DataFolderError(f"The data folder {data} cannot be written: {error.strerror}.") from error
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unusable(f"The data folder {data} is in use by another run.") from error
+            raise DataFolderError(f"The data folder {data} is in use by another run.") from error
         self._replay()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -101,7 +101,7 @@ class Database:
                 item = json.loads(line)
                 items[item["id"]["S"]] = item
             except (ValueError, LookupError, TypeError) as error:
-                raise Unusable(f"Line {number} of {self._journal.name} is not an incident.") from error
+                raise DataFolderError(f"Line {number} of {self._journal.name} is not an incident.") from error
             end += len(line)
         self._journal.truncate(end)
         stored = [item for item in items.values() if item.keys() > {"id"}]
@@ -112,7 +112,7 @@ class Database:
     def _ask(self, operation: str, request: object) -> dict[str, object]:
         response = self._post(operation, json.dumps(request).encode())
         if response.status_code != 200:
-            raise Unusable(f"{operation} failed: {response.get_data(as_text=True)}")
+            raise DataFolderError(f"{operation} failed: {response.get_data(as_text=True)}")
         answer: dict[str, object] = json.loads(response.get_data())
         return answer
 

@@ -1,6 +1,8 @@
-"""API Gateway's HTTP API, as far as the functions can tell: template.yaml's routes, events and answers in format 2.0.
+"""API Gateway's HTTP API and Lambda, as far as functions and clients can tell: routes, events, responses, limits, errors.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 """
 
 import base64
@@ -13,17 +15,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from infra.local import docs, template
-from infra.local.template import Route
+from infra.local.event import http_event
+from infra.local.template import Function, Route
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -32,10 +34,11 @@ log = logging.getLogger(__name__)
 
 FUNCTIONS = template.PATH.parent / "functions"
 MAX_PAYLOAD = 10 * 1024 * 1024
-"""Bytes: the HTTP API's quota."""
-
-_TEXT = ("text/", "application/json", "application/javascript", "application/xml")
-"""What the gateway hands on as text. It encodes all else in base64."""
+"""Bytes of a request's body: a quota of HTTP APIs."""
+MAX_HEAD = 10_240
+"""Bytes of the request line and the header values together: a quota of HTTP APIs."""
+MAX_RESPONSE = 6_291_556
+"""Bytes of what a function returns, as JSON: a quota of Lambda."""
 
 
 class Context:
@@ -53,38 +56,51 @@ class Context:
 Handler = Callable[[dict[str, object], Context], dict[str, object]]
 
 
+class FunctionFailed(Exception):
+    """Lambda would report an error of the function: the gateway answers 500."""
+
+
 class Gateway:
     """A WSGI application that answers with the functions. A changed file is taken up by the next request."""
 
     def __init__(self, log: TextIO | None = None, **parameters: str) -> None:
         """Give the functions the environment that the template declares for these parameters of the stack.
 
-        What the functions write to the standard output goes to `log`, where there is one, as it goes to CloudWatch on AWS.
+        What the functions write to the standard output goes to `log`, if there is one, as it goes to CloudWatch on AWS.
         """
         self._log = log
         self._parameters = parameters
         self._loaded: dict[Path, int] = {}
         self._routes: list[Route] = []
+        self._functions: dict[str, Function] = {}
         # One request at a time, as in an environment of Lambda's: Powertools keeps the current event in a global.
         self._lock = Lock()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
-        request = Request(environ)
-        request.max_content_length = MAX_PAYLOAD
-        try:
-            request.get_data()  # before the lock: a slow client keeps nobody else waiting
-            with self._lock, redirect_stdout(self._log or sys.stdout):
-                response = self._answer(request)
-        except RequestEntityTooLarge:
-            response = _message(413, "Request Entity Too Large")
-        # As on AWS, whatever leaves a function is answered for by the gateway.
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            response = _message(500, "Internal Server Error")
+        response = self._respond(Request(environ))
         took = 1000 * (time.perf_counter() - started)
-        log.info("%s %s %d %.0f ms", request.method, environ["REQUEST_URI"], response.status_code, took)
+        log.info("%s %s %d %.0f ms", environ["REQUEST_METHOD"], environ["REQUEST_URI"], response.status_code, took)
         return response(environ, start_response)
+
+    def _respond(self, request: Request) -> Response:
+        request.max_content_length = MAX_PAYLOAD
+        if _head_size(request) > MAX_HEAD:
+            return _message(431, "Request Header Fields Too Large")
+        try:
+            request.get_data()  # before the lock: a slow client does not block the others
+            with self._lock, redirect_stdout(self._log or sys.stdout):
+                return self._answer(request)
+        except RequestEntityTooLarge:
+            return _message(413, "Request Entity Too Large")
+        except ClientDisconnected:  # or this server stops, and the rest of the body has not arrived
+            return _message(503, "Service Unavailable")
+        except FunctionFailed as error:
+            log.error("%s", error)
+            return _message(500, "Internal Server Error")
+        except Exception:  # as on AWS, where Lambda and the gateway answer for every exception of a function
+            log.exception("%s %s failed", request.method, request.path)
+            return _message(500, "Internal Server Error")
 
     def _answer(self, request: Request) -> Response:
         self._reload()
@@ -99,9 +115,16 @@ class Gateway:
     def _invoke(self, route: Route, event: dict[str, object]) -> Response:
         module, _, name = route.handler.rpartition(".")
         handler: Handler = getattr(importlib.import_module(module), name)
+        timeout = self._functions[route.function].Timeout
+        started = time.monotonic()
         # Through JSON both ways, in UTF-8, as Lambda does: what cannot be written fails here too.
         answer = handler(json.loads(json.dumps(event)), Context(route.function))
-        answer = json.loads(json.dumps(answer, ensure_ascii=False).encode())
+        if (took := time.monotonic() - started) > timeout:
+            raise FunctionFailed(f"{route.function} ran for {took:.1f} s; Lambda ends it after {timeout} s.")
+        payload = json.dumps(answer, ensure_ascii=False).encode()
+        if len(payload) > MAX_RESPONSE:
+            raise FunctionFailed(f"{route.function} returned {len(payload)} bytes; Lambda's limit is {MAX_RESPONSE}.")
+        answer = json.loads(payload)
         body = answer["body"] or ""
         return Response(
             base64.b64decode(body) if answer["isBase64Encoded"] else body,
@@ -122,66 +145,33 @@ class Gateway:
             sys.path.insert(0, str(FUNCTIONS))
         declared = template.load()
         os.environ.update(declared.environment(**self._parameters))
-        self._routes = declared.routes
+        self._routes = declared.routes(**self._parameters)
+        self._functions = declared.functions(**self._parameters)
         for route in self._routes:
             importlib.import_module(route.handler.rpartition(".")[0])
         self._loaded = files
 
 
+def _head_size(request: Request) -> int:
+    environ = request.environ
+    line = f"{request.method} {environ['REQUEST_URI']} {environ['SERVER_PROTOCOL']}"
+    return len(line) + sum(len(value) for _, value in request.headers)
+
+
 def _event(request: Request, route: Route, parameters: dict[str, str]) -> dict[str, object]:
-    uri = request.environ["REQUEST_URI"]
-    path, _, query_string = uri.partition("?")
-    query: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query_string, keep_blank_values=True):
-        query.setdefault(name, []).append(value)
-    host = request.headers.get("Host", "localhost")
-    headers = {name.lower(): value for name, value in request.headers if name.lower() != "cookie"}
+    path, _, query = request.environ["REQUEST_URI"].partition("?")
     client = request.remote_addr or ""
-    now = datetime.now(UTC)
-    event: dict[str, object] = {
-        "version": "2.0",
-        "routeKey": route.key,
-        "rawPath": unquote(path),
-        "rawQueryString": query_string,
-        "headers": headers | {"x-forwarded-proto": "http", "x-forwarded-for": client},
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "local",
-            "domainName": host.partition(":")[0],
-            "domainPrefix": "local",
-            "http": {
-                "method": request.method,
-                "path": unquote(path),
-                "protocol": request.environ["SERVER_PROTOCOL"],
-                "sourceIp": client,
-                "userAgent": request.headers.get("User-Agent", ""),
-            },
-            "requestId": str(uuid.uuid4()),
-            "routeKey": route.key,
-            "stage": "$default",
-            "time": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            "timeEpoch": int(now.timestamp() * 1000),
-        },
-        "isBase64Encoded": False,
-    }
-    if cookie := request.headers.get("Cookie"):
-        event["cookies"] = cookie.split("; ")
-    if query:
-        event["queryStringParameters"] = {name: ",".join(values) for name, values in query.items()}
-    if parameters:
-        event["pathParameters"] = {name: unquote(value) for name, value in parameters.items()}
-    if body := request.get_data():
-        event |= _body(body, request.mimetype)
-    return event
-
-
-def _body(body: bytes, media_type: str) -> dict[str, object]:
-    if media_type.startswith(_TEXT):
-        try:
-            return {"body": body.decode()}
-        except UnicodeDecodeError:
-            pass
-    return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+    return http_event(
+        request.method,
+        unquote(path),
+        route_key=route.key,
+        path_parameters={name: unquote(value) for name, value in parameters.items()},
+        query=query,
+        headers=dict(request.headers) | {"X-Forwarded-Proto": "http", "X-Forwarded-For": client},
+        body=request.get_data(),
+        source_ip=client,
+        protocol=request.environ["SERVER_PROTOCOL"],
+    )
 
 
 def _message(status: int, message: str) -> Response:

@@ -1,11 +1,16 @@
-"""What template.yaml says of the routes, the functions' environment and the table: it is read, not repeated."""
+"""What template.yaml says about routes, functions, their environment and the table: it is read, not repeated.
+
+`parameters` are values for the stack's parameters; a parameter without one has its default. A function whose condition is
+false with these values does not exist.
+"""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import yaml
-from pydantic import BaseModel, JsonValue, TypeAdapter
+from pydantic import BaseModel, JsonValue
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import CreateTableInputTypeDef
@@ -15,7 +20,7 @@ TABLE = "IncidentsTable"
 
 
 class Route(NamedTuple):
-    """A route of the HTTP API and what answers it."""
+    """A route of the HTTP API and the function behind it."""
 
     method: str
     path: str
@@ -24,7 +29,7 @@ class Route(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The route as AWS writes it: `GET /incidents/{id}`."""
+        """The route key, as AWS writes it: `GET /incidents/{id}`."""
         return f"{self.method} {self.path}"
 
     @property
@@ -38,7 +43,7 @@ class Route(NamedTuple):
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """The values of the path's variables, or None where the route does not match the request.
 
-        `{id}` matches one segment that is not empty, `{proxy+}` any rest of the path, an empty one too.
+        `{id}` matches one segment that is not empty, `{proxy+}` the rest of the path, which may be empty.
         """
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path)
         pattern = re.sub(r"\{(\w+)\+\}", r"(?P<\1>.*)", pattern)
@@ -46,13 +51,57 @@ class Route(NamedTuple):
         return found.groupdict() if found else None
 
 
+class ParameterError(Exception):
+    """The stack has no such parameter, or does not allow this value; the text is for the person who gave it."""
+
+
 class _Parameter(BaseModel):
+    Type: str = "String"
     Default: str | int = ""
+    AllowedValues: list[str | int] | None = None
+    AllowedPattern: str = ".*"
+    MinValue: int | None = None
+    MaxValue: int | None = None
+
+    def rule_broken_by(self, value: str) -> str | None:
+        """The rule that a value breaks, as a sentence; None where it breaks none."""
+        if self.AllowedValues and value not in map(str, self.AllowedValues):
+            return f"It is one of {', '.join(map(str, self.AllowedValues))}."
+        if not re.fullmatch(self.AllowedPattern, value):
+            return f"It matches {self.AllowedPattern}."
+        if self.Type == "Number":
+            if not re.fullmatch(r"-?\d+", value):
+                return "It is a number."
+            if self.MinValue is not None and int(value) < self.MinValue:
+                return f"It is at least {self.MinValue}."
+            if self.MaxValue is not None and int(value) > self.MaxValue:
+                return f"It is at most {self.MaxValue}."
+        return None
 
 
 class _Resource(BaseModel):
     Type: str
+    Condition: str | None = None
     Properties: dict[str, JsonValue]
+
+
+class _Variables(BaseModel):
+    Variables: dict[str, JsonValue] = {}
+
+
+class _Event(BaseModel):
+    Type: str
+    Properties: dict[str, JsonValue] = {}
+
+
+class Function(BaseModel):
+    """A Lambda function, with what the template's globals say about all functions."""
+
+    Handler: str
+    Timeout: int = 3
+    """Seconds. Lambda's default is 3."""
+    Environment: _Variables = _Variables()
+    Events: dict[str, _Event] = {}
 
 
 class Template(BaseModel):
@@ -63,21 +112,38 @@ class Template(BaseModel):
     Globals: dict[str, dict[str, JsonValue]]
     Resources: dict[str, _Resource]
 
-    @property
-    def routes(self) -> list[Route]:
-        """The routes of the functions, in the order in which API Gateway tries them."""
-        routes = [
-            Route(event.Properties.Method, event.Properties.Path, name, function.Handler)
+    def check(self, parameters: Mapping[str, str]) -> None:
+        """Raise `ParameterError` for a value that a deployment of the stack would refuse."""
+        for name, value in parameters.items():
+            if name not in self.Parameters:
+                raise ParameterError(f"The template has no parameter {name}. It has {', '.join(self.Parameters)}.")
+            if rule := self.Parameters[name].rule_broken_by(value):
+                raise ParameterError(f"The parameter {name} cannot be {value!r}. {rule}")
+
+    def functions(self, **parameters: str) -> dict[str, Function]:
+        """The functions by their logical ids."""
+        return {
+            name: Function.model_validate(self.Globals.get("Function", {}) | resource.Properties)
             for name, resource in self.Resources.items()
             if resource.Type == "AWS::Serverless::Function"
-            for function in [_Function.model_validate(resource.Properties)]
+            and (resource.Condition is None or self._holds(resource.Condition, parameters))
+        }
+
+    def routes(self, **parameters: str) -> list[Route]:
+        """The routes of the functions, in the order in which API Gateway tries them."""
+        routes = [
+            Route(str(event.Properties["Method"]), str(event.Properties["Path"]), name, function.Handler)
+            for name, function in self.functions(**parameters).items()
             for event in function.Events.values()
+            if event.Type == "HttpApi"
         ]
         return sorted(routes, key=lambda route: route.specificity)
 
     def environment(self, **parameters: str) -> dict[str, str]:
-        """The variables that every function is given, with these values for the stack's parameters."""
-        variables = _Environment.validate_python(self.Globals["Function"]["Environment"])["Variables"]
+        """The variables of all functions together: those that every function has, and each one's own."""
+        declared = [_Variables.model_validate(self.Globals["Function"]["Environment"])]
+        declared += [function.Environment for function in self.functions(**parameters).values()]
+        variables = {name: value for each in declared for name, value in each.Variables.items()}
         return {name: str(self._resolve(value, parameters)) for name, value in variables.items()}
 
     def table(self) -> "CreateTableInputTypeDef":
@@ -86,7 +152,23 @@ class Template(BaseModel):
         properties = self.Resources[TABLE].Properties
         return cast("CreateTableInputTypeDef", {"TableName": TABLE} | {name: properties[name] for name in asked})
 
-    def _resolve(self, value: JsonValue, parameters: dict[str, str]) -> JsonValue:
+    def _holds(self, condition: JsonValue, parameters: Mapping[str, str]) -> bool:
+        """Evaluate a condition: a name, or an intrinsic function of conditions."""
+        match condition:
+            case str(name) | {"Condition": str(name)}:
+                return self._holds(self.Conditions[name], parameters)
+            case {"Fn::Equals": [left, right]}:
+                return str(self._resolve(left, parameters)) == str(self._resolve(right, parameters))
+            case {"Fn::Not": [inner]}:
+                return not self._holds(inner, parameters)
+            case {"Fn::And": list(inner)}:
+                return all(self._holds(each, parameters) for each in inner)
+            case {"Fn::Or": list(inner)}:
+                return any(self._holds(each, parameters) for each in inner)
+            case _:
+                raise NotImplementedError(f"{condition} as a condition in the template")
+
+    def _resolve(self, value: JsonValue, parameters: Mapping[str, str]) -> JsonValue:
         """Evaluate the intrinsic functions that the template uses. A resource's name is its logical id."""
         match value:
             case {"Ref": "AWS::StackName"}:
@@ -98,31 +180,11 @@ class Template(BaseModel):
             case {"Fn::Sub": str(text)}:
                 return re.sub(r"\$\{([\w:]+)\}", lambda found: str(self._resolve({"Ref": found[1]}, parameters)), text)
             case {"Fn::If": [str(condition), then, otherwise]}:
-                chosen = then if self._resolve(self.Conditions[condition], parameters) else otherwise
-                return self._resolve(chosen, parameters)
-            case {"Fn::Equals": [left, right]}:
-                return self._resolve(left, parameters) == self._resolve(right, parameters)
+                return self._resolve(then if self._holds(condition, parameters) else otherwise, parameters)
             case dict():
                 raise NotImplementedError(f"{value} in the template")
             case _:
                 return value
-
-
-class _EventProperties(BaseModel):
-    Method: str
-    Path: str
-
-
-class _Event(BaseModel):
-    Properties: _EventProperties
-
-
-class _Function(BaseModel):
-    Handler: str
-    Events: dict[str, _Event]
-
-
-_Environment = TypeAdapter(dict[str, dict[str, JsonValue]])
 
 
 class _Loader(yaml.SafeLoader):

@@ -151,7 +151,7 @@ class Package(NamedTuple):
 def package(program: str, operation: Operation) -> Package:
     """What `sam build` made for the operation."""
     if program == OURS:
-        (route,) = (route for route in template.load().routes if route.key == operation.route)
+        (route,) = (route for route in template.load().routes() if route.key == operation.route)
         build = BUILDS / "functions"
         layer = build / "DependenciesLayer" / "python"
         return Package((build / route.function, layer) if layer.exists() else (build / route.function,), route.handler)

@@ -21,7 +21,7 @@ from infra.local import template
 from tests.e2e.aws import REGION, ROOT, ApiBody, Aws, Processed
 from tests.steps import report
 
-FUNCTIONS = sorted({route.function for route in template.load().routes})
+FUNCTIONS = sorted({route.function for route in template.load().routes()})
 GOOD = {"description": "x", "source": "partner"}
 
 
@@ -183,7 +183,7 @@ def test_no_policy_is_wider_than_its_use(processed: Processed) -> None:
 def test_every_route_of_the_template_is_imported(processed: Processed) -> None:
     body = ApiBody.model_validate(processed.Resources["IncidentApi"].Properties["Body"])
     imported = {(method.upper(), path) for path, methods in body.paths.items() for method in methods}
-    assert imported == {(route.method, route.path) for route in template.load().routes}
+    assert imported == {(route.method, route.path) for route in template.load().routes()}
 
 
 def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Processed) -> None:
@@ -191,7 +191,7 @@ def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Proc
         assert permission["Action"] == "lambda:InvokeFunction"
         assert permission["Principal"] == "apigateway.amazonaws.com"
     sources = re.findall(r"\$\{__Stage__\}/(.*?)\"", json.dumps(list(processed.of("AWS::Lambda::Permission").values())))
-    wanted = {f"{route.method}{re.sub('{.*?}', '*', route.path)}" for route in template.load().routes}
+    wanted = {f"{route.method}{re.sub('{.*?}', '*', route.path)}" for route in template.load().routes()}
     assert set(sources) == wanted
 
 

@@ -1,0 +1,43 @@
+"""The local run: the gateway, the functions and the database in one process, until a signal."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from infra.local import environment, template
+from infra.local.database import Database, DataFolderError
+from infra.local.gateway import Gateway
+from infra.local.server import HOST, Server
+
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def run(port: int, data: Path, parameters: dict[str, str]) -> None:
+    """Serve until SIGINT or SIGTERM. Whatever prevents it is told in one line, with exit status 1."""
+    environment.isolate()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logging.getLogger("infra.local").setLevel(logging.INFO)
+    declared = template.load()
+    try:
+        declared.check(parameters)
+        database = Server(Database(data, declared), 0)
+        functions_log = (data / "functions.log").open("a", buffering=1)
+        gateway = Gateway(functions_log, **parameters, DynamoDBEndpoint=f"http://{HOST}:{database.port}")
+        server = Server(gateway, port)
+    except (DataFolderError, template.ParameterError) as error:
+        sys.exit(str(error))
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
+    # Only this thread takes signals, and only when it waits for them: no line of the program is interrupted by one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    database.start()
+    server.start()
+    print(f"The API answers on http://localhost:{server.port}/incidents/")
+    print(f"It can be tried out on http://localhost:{server.port}/docs")
+    print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
+    signal.sigwait(SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
+    server.stop()
+    database.stop()
+    print("Stopped.")
