@@ -14,12 +14,10 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 import api
 import store
-from incident import Incident, Source, Status
+from incident import Incident
 from infra.local import template
 from tests.conftest import ROOT, TEMPLATE
 
-README = (ROOT / "README.md").read_text()
-RUSSIAN = (ROOT / "README.ru.md").read_text()
 FUNCTIONS = {route.function: route.handler.removesuffix(".handler") for route in TEMPLATE.routes()}
 
 
@@ -36,7 +34,7 @@ def routes_of_the_handlers() -> set[tuple[str, str]]:
 
 
 def with_slash(path: str) -> str:
-    """How handlers and the README write a route that takes the slash at the end of its path."""
+    """How the handlers write a route that takes the slash at the end of its path."""
     return path.replace("{proxy+}", "")
 
 
@@ -134,24 +132,6 @@ def test_a_path_that_api_gateway_leaves_out_would_be_found(path: str) -> None:
 def test_no_two_routes_differ_in_the_name_of_a_variable_alone() -> None:
     shapes = [(route.method, re.sub(r"\w+(?=\+?\})", "", route.path)) for route in TEMPLATE.routes()]
     assert len(set(shapes)) == len(shapes)
-
-
-def test_the_readme_lists_the_routes_of_the_template_and_their_functions() -> None:
-    listed = re.findall(r"^\| `(\w+) (\S+)`(?:, `\w+ (\S+)`)? \| `(\w+)`", README, re.MULTILINE)
-    rows = {(method, path, module) for method, *paths, module in listed for path in paths if path}
-    assert rows == {(route.method, with_slash(route.path), FUNCTIONS[route.function]) for route in TEMPLATE.routes()}
-
-
-def test_the_readme_lists_the_errors_of_the_functions() -> None:
-    errors = README.partition("## Errors")[2].partition("\n## ")[0]
-    listed = {int(status) for status in re.findall(r"^\| (\d{3})\b", errors, re.MULTILINE)}
-    assert listed == {status for status, *_ in api.PROBLEMS.values()}
-
-
-@pytest.mark.parametrize("word", [*Status, *Source, *Incident.model_fields])
-def test_the_readmes_name_every_status_source_and_field(word: str) -> None:
-    assert f"`{word}`" in README
-    assert f"`{word}`" in RUSSIAN
 
 
 TABLE_NAME: JsonValue = {"Fn::If": ["OwnTable", {"Ref": "IncidentsTable"}, {"Ref": "Table"}]}

@@ -3,12 +3,15 @@
 import base64
 import importlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from incident import ID_PATTERN
+from infra.local.event import http_event
 from infra.local.gateway import Context
 
 Event = dict[str, object]
@@ -17,7 +20,7 @@ Handler = Callable[[Event, Context], Answer]
 
 ROUTES = {
     "create_incident": ("POST", ["/incidents", "/incidents/{proxy+}"]),
-    "read_incidents": ("GET", ["/incidents", "/incidents/{proxy+}", "/incidents/{id}"]),
+    "read_incidents": ("GET", ["/incidents", "/incidents/{proxy+}", "/incidents/{id}", "/incidents/{id}/history"]),
     "update_incident": ("PATCH", ["/incidents/{id}"]),
 }
 HEADERS = ["content-type", "idempotency-key", "if-match", "if-none-match", "host", "x-forwarded-proto", "x-other"]
@@ -125,25 +128,84 @@ def headers_of(created: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in created.items() if name in ("Content-Type", "ETag")}
 
 
-@pytest.mark.usefixtures("table")
-def test_one_key_of_two_callers_is_two_incidents() -> None:
-    def create(arn: str | None) -> tuple[int, dict[str, str], str]:
-        context: Event = {"stage": "$default", "requestId": "", "http": {"method": "POST", "path": "/incidents"}}
-        if arn:
-            context["authorizer"] = {"iam": {"userArn": arn, "accountId": "123456789012", "cognitoIdentity": None}}
-        return answer_of(
-            "create_incident",
-            {
-                "rawPath": "/incidents",
-                "routeKey": "POST /incidents",
-                "headers": {"idempotency-key": "1"},
-                "requestContext": context,
-                "body": '{"description": "The report was not exported", "source": "partner"}',
-            },
-        )
+NEW = {"description": "The report was not exported"}
 
-    bot, bot1 = "arn:aws:iam::123456789012:user/bot", "arn:aws:iam::123456789012:user/bot1"
-    first, other, unsigned, again = create(bot), create(bot1), create(None), create(bot)
-    assert [answer[0] for answer in (first, other, unsigned, again)] == [201] * 4
-    assert len({answer[1]["Location"] for answer in (first, other, unsigned)}) == 3
-    assert (again[2], again[1]["Idempotent-Replayed"]) == (first[2], "true")
+
+def call(
+    module: str, route: str, body: Mapping[str, object], authorizer: Mapping[str, object] | None = None, **headers: str
+) -> tuple[int, Event]:
+    """What the function answers to a caller whom the authorizer describes so."""
+    method, path = route.split()
+    status, _, answer = answer_of(
+        module,
+        http_event(
+            method,
+            path,
+            route_key=re.sub(ID_PATTERN, "{id}", route),
+            headers={"Content-Type": "application/json", **headers},
+            body=json.dumps(body).encode(),
+            authorizer={"lambda": authorizer} if authorizer else None,
+        ),
+    )
+    return status, json.loads(answer)
+
+
+@pytest.mark.usefixtures("table")
+def test_an_idempotency_key_belongs_to_the_callers_name() -> None:
+    def create(caller: str | None, key: str) -> object:
+        authorizer: Event | None = {"caller": caller, "source": "partner"} if caller else None
+        headers = {"Idempotency-Key": key}
+        status, incident = call(
+            "create_incident", "POST /incidents", NEW | {"source": "partner"}, authorizer, **headers
+        )
+        assert status == 201
+        return incident["id"]
+
+    ids = [create("bot", "11"), create("bot1", "1"), create(None, "bot11"), create(None, "11"), create("bot", "1")]
+    assert len(set(ids)) == 5
+    assert create("bot", "11") == ids[0]
+    assert create(None, "11") == ids[3]
+
+
+@pytest.mark.usefixtures("table")
+def test_a_key_that_is_bound_to_a_source_stands_for_it() -> None:
+    partner: Event = {"caller": "partner-x", "source": "partner"}
+    for new in (NEW, NEW | {"source": "partner"}):
+        status, incident = call("create_incident", "POST /incidents", new, partner)
+        assert (status, incident["source"]) == (201, "partner")
+    status, problem = call(
+        "create_incident", "POST /incidents", {"description": " ", "source": "operator", "more": 1}, partner
+    )
+    assert isinstance(problem["errors"], list)
+    assert [error["loc"] for error in problem["errors"]] == [
+        ["body", "description"],
+        ["body", "source"],
+        ["body", "more"],
+    ]
+    assert (status, problem["errors"][1]["msg"]) == (
+        422,
+        "Input should be 'partner', the source of the access key",
+    )
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("authorizer", [None, {"caller": "anna"}, {"caller": "anna", "source": ""}])
+def test_a_report_needs_a_source_where_the_key_has_none(authorizer: Event | None) -> None:
+    status, problem = call("create_incident", "POST /incidents", NEW, authorizer)
+    assert (status, problem["errors"]) == (422, [{"loc": ["body", "source"], "msg": "Field required"}])
+
+
+@pytest.mark.usefixtures("table")
+def test_the_history_names_the_callers() -> None:
+    _, incident = call("create_incident", "POST /incidents", NEW, {"caller": "grafana", "source": "monitoring"})
+    path = f"/incidents/{incident['id']}"
+    call("update_incident", f"PATCH {path}", {"status": "in_progress"}, {"caller": "anna"})
+    call("update_incident", f"PATCH {path}", {"status": "resolved"})
+    _, _, history = answer_of(
+        "read_incidents", http_event("GET", f"{path}/history", route_key="GET /incidents/{id}/history")
+    )
+    assert [(entry["version"], entry["status"], entry["by"]) for entry in json.loads(history)] == [
+        (1, "open", "grafana"),
+        (2, "in_progress", "anna"),
+        (3, "resolved", None),
+    ]

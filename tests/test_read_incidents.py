@@ -1,4 +1,4 @@
-"""GET /incidents and GET /incidents/{id}."""
+"""GET /incidents, GET /incidents/{id} and GET /incidents/{id}/history."""
 
 import json
 from urllib.parse import parse_qs, urlsplit
@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import JsonValue
 
 from tests.steps import assert_problem, bad_input, follow, report
 
@@ -152,3 +153,66 @@ def test_a_page_of_the_longest_descriptions_is_within_lambdas_limit(api: httpx.C
     )
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, and the bytes that Lambda's error names
     assert len(response.encode()) < 6_291_556
+
+
+# ---- GET /incidents/{id}/history
+
+
+def history(api: httpx.Client, id: str) -> list[dict[str, JsonValue]]:
+    """The incident's history, which agrees with the incident."""
+    response = api.get(f"/incidents/{id}/history")
+    incident = api.get(f"/incidents/{id}")
+    assert response.status_code == 200, response.text
+    entries: list[dict[str, JsonValue]] = response.json()
+    last = {
+        name: incident.json()[field]
+        for name, field in [("version", "version"), ("status", "status"), ("at", "updated_at")]
+    }
+    assert {name: entries[-1][name] for name in last} == last
+    assert response.headers["ETag"] == incident.headers["ETag"]
+    return entries
+
+
+def test_a_new_incident_has_one_version(api: httpx.Client) -> None:
+    incident = report(api, status="in_progress")
+    assert history(api, incident["id"]) == [
+        {"version": 1, "status": "in_progress", "at": incident["created_at"], "by": None}
+    ]
+
+
+def test_every_change_is_a_version_oldest_first(api: httpx.Client) -> None:
+    incident = report(api)
+    path = f"/incidents/{incident['id']}"
+    changes = [api.patch(path, json={"status": status}).json() for status in ("in_progress", "resolved", "open")]
+    assert history(api, incident["id"]) == [
+        {"version": each["version"], "status": each["status"], "at": each["updated_at"], "by": None}
+        for each in [incident, *changes]
+    ]
+
+
+def test_what_changes_nothing_adds_no_version(api: httpx.Client) -> None:
+    new = {"description": "x", "source": "operator"}
+    for _ in range(2):
+        incident = api.post("/incidents", json=new, headers={"Idempotency-Key": "1"}).json()
+    path = f"/incidents/{incident['id']}"
+    for headers in ({}, {"If-Match": '"1"'}, {"If-Match": '"7"'}):
+        api.patch(path, json={"status": "open"}, headers=headers)
+    api.patch(path, json={"status": "closed"}, headers={"If-Match": '"7"'})
+    assert [entry["version"] for entry in history(api, incident["id"])] == [1]
+
+
+@pytest.mark.parametrize("id", ["1", "00000000-0000-4000-8000-000000000000"])
+def test_an_unknown_id_has_no_history(api: httpx.Client, id: str) -> None:
+    assert "incident" in assert_problem(api.get(f"/incidents/{id}/history"), 404)["detail"]
+
+
+def test_a_history_that_the_client_has_is_not_sent_again(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    response = api.get(f"{path}/history", headers={"If-None-Match": '"1"'})
+    assert (response.status_code, response.content, response.headers["ETag"]) == (304, b"", '"1"')
+    api.patch(path, json={"status": "closed"})
+    assert len(api.get(f"{path}/history", headers={"If-None-Match": '"1"'}).json()) == 2
+
+
+def test_a_history_takes_no_parameter(api: httpx.Client) -> None:
+    assert_problem(api.get(f"/incidents/{report(api)['id']}/history?limit=1"), 422)
