@@ -1,9 +1,11 @@
 """A list, page by page, against a plain list in memory: whatever happens meanwhile, however the index is cut up."""
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import combinations
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from types_boto3_dynamodb import DynamoDBClient
+from types_boto3_dynamodb.type_defs import QueryOutputTypeDef
 
 import incident
 import store
@@ -76,7 +79,7 @@ class CutShort:
     """
 
     def __init__(self, seed: int) -> None:
-        self._start = {"id": {"S": "the start"}}
+        self._start = {"id": {"S": "the start"}, "position": {"S": "before every incident"}}
         self._random = random.Random(seed)  # noqa: S311
         self._events = store._dynamodb.meta.events
 
@@ -97,6 +100,32 @@ class CutShort:
     def _empty(self, parsed: dict[str, object], context: dict[str, object], **_: object) -> None:
         if self._random.random() < 0.2:
             parsed |= {"Items": [], "Count": 0, "LastEvaluatedKey": context["from"]}
+
+
+class Query(NamedTuple):
+    """What was asked of DynamoDB, and how much it answered."""
+
+    partition: str
+    items: int
+
+
+@contextmanager
+def queries() -> Iterator[list[Query]]:
+    """The queries that are made meanwhile."""
+    made: list[Query] = []
+
+    def asked(params: dict[str, dict[str, object]], context: dict[str, str], **_: object) -> None:
+        context["partition"] = str(params["ExpressionAttributeValues"][":shard"])
+
+    def answered(parsed: QueryOutputTypeDef, context: dict[str, str], **_: object) -> None:
+        made.append(Query(context["partition"], parsed["Count"]))
+
+    events = store._dynamodb.meta.events
+    events.register("before-parameter-build.dynamodb.Query", asked)
+    events.register("after-call.dynamodb.Query", answered)
+    yield made
+    events.unregister("before-parameter-build.dynamodb.Query", asked)
+    events.unregister("after-call.dynamodb.Query", answered)
 
 
 class Lists(RuleBasedStateMachine):
@@ -217,9 +246,33 @@ def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, r
 
 
 def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(api: httpx.Client, requests: list[str]) -> None:
+    # Of these DynamoDB gives 25 at once, less than their part of the page, but more than the page then has places for.
     for _ in range(30):
         create("🛴" * 10_000, Status.CLOSED)
-    create(status=Status.OPEN)
+    for _ in range(40):
+        create(status=Status.OPEN)
     requests.clear()
-    assert len(api.get("/incidents?limit=10").json()) == 10
-    assert requests == ["Query"] * 4
+    listed = api.get("/incidents?status=open,closed&limit=50").json()
+    assert [each["status"] for each in listed] == ["open"] * 40 + ["closed"] * 10
+    assert requests == ["Query"] * 3
+
+
+def test_a_list_asks_each_partition_for_its_part_of_the_page(api: httpx.Client, load: Load) -> None:
+    stored = load([*Status] * 50)
+    with queries() as asked:
+        listed = api.get("/incidents").json()
+    assert [each["id"] for each in listed] == [each.id for each in stored[:50]]
+    assert len(asked) == 4
+    assert sum(query.items for query in asked) < 1.5 * len(listed)
+
+
+@pytest.mark.parametrize("number", [1, 16])
+@pytest.mark.usefixtures("shards")
+def test_a_list_of_one_status_alone_takes_one_round_more(api: httpx.Client, load: Load, number: int) -> None:
+    store.SHARDS = number
+    stored = load([Status.CLOSED] * 200)
+    with queries() as asked:
+        listed = api.get("/incidents").json()
+    assert [each["id"] for each in listed] == [each.id for each in stored[:50]]
+    assert len(asked) > 4 * number
+    assert max(Counter(query.partition for query in asked).values()) == 2
