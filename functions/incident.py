@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
@@ -88,7 +88,7 @@ def _visible(value: str) -> str:
 Description = Annotated[
     str,
     BeforeValidator(_without_control_characters),
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_DESCRIPTION),
+    StringConstraints(strip_whitespace=True, max_length=MAX_DESCRIPTION),
     AfterValidator(_visible),
 ]
 
@@ -103,7 +103,7 @@ class NewIncident(BaseModel):
 
     description: Description = Field(
         description="What happened, in the reporter's words. Leading and trailing white space is removed and does not count.",
-        json_schema_extra={"pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"},
+        json_schema_extra={"minLength": 1, "pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"},
     )
     source: Source
     status: Status = Status.OPEN
@@ -182,7 +182,25 @@ class HistoryEntry(BaseModel):
 
 def now() -> str:
     """The time in UTC, RFC 3339, cut to milliseconds: `2025-11-08T10:00:00.123Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _in_utc(datetime.now(UTC))
+
+
+def parse_time(text: str) -> str:
+    """A time of RFC 3339, in the format of `now`; a part of a millisecond counts as a whole one. Raises `ValueError`."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
+    if not match:
+        raise ValueError("not a time of RFC 3339")
+    date, time, fraction, offset = match.groups(default="")
+    whole = datetime.fromisoformat(f"{date}T{time}{offset.upper()}")
+    milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
+    try:
+        return _in_utc((whole + timedelta(milliseconds=milliseconds)).astimezone(UTC))
+    except OverflowError as error:
+        raise ValueError("before the year 1 or after 9999") from error
+
+
+def _in_utc(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:

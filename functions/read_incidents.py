@@ -7,13 +7,14 @@ from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 import store
 from api import ID_PARAMETER, Api, etag
-from incident import POSITION_PATTERN, HistoryEntry, Incident, Status
+from incident import POSITION_PATTERN, HistoryEntry, Incident, Status, parse_time
 
 app = Api()
 handler = app.resolve
@@ -37,6 +38,19 @@ Cursor = Annotated[str, AfterValidator(_position)]
 """Opaque to the client; here the position of the last incident of the page before."""
 
 
+def _time(text: str) -> str:
+    try:
+        # A "+" that the client did not encode arrives as a space; only an offset may have one so late.
+        return parse_time(re.sub(r" (?=\d\d:\d\d$)", "+", text))
+    except ValueError:
+        raise PydanticCustomError(
+            "time", "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00Z or 2025-11-08T22:00:00+03:00"
+        ) from None
+
+
+Time = Annotated[str, AfterValidator(_time)]
+
+
 @app.get("/incidents/", include_in_schema=False)
 @app.get(
     "/incidents",
@@ -53,6 +67,22 @@ def list_incidents(
         ),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="The most incidents that a page may have.")] = 50,
+    since: Annotated[
+        Time | None,
+        Query(
+            description="Only incidents created at this time or later: RFC 3339, with any offset.",
+            examples=["2025-11-08T22:00:00+03:00"],
+            json_schema_extra={"format": "date-time"},
+        ),
+    ] = None,
+    until: Annotated[
+        Time | None,
+        Query(
+            description="Only incidents created before this time. Not before `since`.",
+            examples=["2025-11-09T06:00:00+03:00"],
+            json_schema_extra={"format": "date-time"},
+        ),
+    ] = None,
     cursor: Annotated[
         Cursor | None,
         Query(
@@ -62,13 +92,17 @@ def list_incidents(
     ] = None,
 ) -> Response[list[Incident]]:
     """A page of incidents, newest first, with a link to the next page where there is one (RFC 8288)."""
+    if since and until and since > until:
+        raise RequestValidationError([{"loc": ("query", "since"), "msg": "Input should not be after until"}])
+    before = min(filter(None, (cursor, until)), default="")
     # One more than the page holds tells whether another page follows.
-    found = store.newest(status or list(Status), limit + 1, before=cursor)
+    found = store.newest(status or list(Status), limit + 1, before=before, since=since or "")
     page, more = found[:limit], found[limit:]
     headers = {}
     if more:
-        query = {"status": status or [], "limit": limit, "cursor": _cursor(page[-1].position)}
-        headers["Link"] = f'<{app.url}?{urlencode(query, doseq=True)}>; rel="next"'
+        query = {"status": status, "limit": limit, "since": since, "until": until, "cursor": _cursor(page[-1].position)}
+        given = {name: value for name, value in query.items() if value}
+        headers["Link"] = f'<{app.url}?{urlencode(given, doseq=True)}>; rel="next"'
     return Response(HTTPStatus.OK, "application/json", page, headers)
 
 

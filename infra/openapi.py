@@ -67,7 +67,7 @@ ID = "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"
 CURSOR = "MjAyNi0xMS0yM1QxMDowMDowMC4xMjNaIzZhNWNiN2YwLTRjNWUtNGYwYS05ZDUxLTBkMmE1YjFjN2UzOA"
 
 PROBLEM = "application/problem+json"
-BAD_INPUT: list[Json] = [{"loc": ["body", "description"], "msg": "String should have at least 1 character"}]
+BAD_INPUT: list[Json] = [{"loc": ["body", "description"], "msg": "String should have at least 1 visible character"}]
 
 HEADERS: dict[str, Json] = {
     "ETag": {

@@ -25,7 +25,7 @@ ROUTES = {
 }
 HEADERS = ["content-type", "idempotency-key", "if-match", "if-none-match", "host", "x-forwarded-proto", "x-other"]
 CASES: list[Callable[[str], str]] = [str.lower, str.upper, str.title]
-PARAMETERS = ["status", "limit", "cursor", "other"]
+PARAMETERS = ["status", "limit", "cursor", "since", "until", "other"]
 
 text = st.text(max_size=40)
 json_values = st.recursive(

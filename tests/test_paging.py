@@ -31,7 +31,11 @@ class Clock:
         self.milliseconds = 0
 
     def now(self) -> str:
-        return f"2025-11-08T10:00:{self.milliseconds // 1000:02}.{self.milliseconds % 1000:03}Z"
+        return self.at(self.milliseconds)
+
+    @staticmethod
+    def at(milliseconds: int) -> str:
+        return f"2025-11-08T10:00:{milliseconds // 1000:02}.{milliseconds % 1000:03}Z"
 
 
 @pytest.fixture
@@ -152,20 +156,37 @@ class Lists(RuleBasedStateMachine):
     def change(self, status: Status, which: int) -> None:
         if self._model:
             which %= len(self._model)
-            self._model[which], _ = store.set_status(self._model[which].id, status, None)
+            self._model[which], _ = store.set_status(self._model[which].id, status, "somebody")
+            changed = self._model[which]
+            last = store.history(changed.id)[-1]
+            assert (last.version, last.status, last.at) == (changed.version, changed.status, changed.updated_at)
+            assert len(store.history(changed.id)) == changed.version
 
     @rule()
     def raise_the_shards(self) -> None:
         store.SHARDS += 1
 
-    @rule(statuses=STATUSES, limit=st.integers(1, 12), seed=st.integers(), change=st.none() | st.sampled_from(Status))
-    def list_page_by_page(self, statuses: list[Status], limit: int, seed: int, change: Status | None) -> None:
+    @rule(
+        statuses=STATUSES,
+        limit=st.integers(1, 12),
+        seed=st.integers(),
+        change=st.none() | st.sampled_from(Status),
+        since=st.just("") | st.integers(0, 9).map(Clock.at),
+        until=st.just("") | st.integers(0, 9).map(Clock.at),
+    )
+    def list_page_by_page(
+        self, statuses: list[Status], limit: int, seed: int, change: Status | None, since: str, until: str
+    ) -> None:
         """Between the pages, incidents are created and one may change; what stands unchanged is seen once."""
-        before = None
+        before = until
         seen: list[Incident] = []
-        expected = [each for each in in_order(self._model) if each.status in statuses]
+        expected = [
+            each
+            for each in in_order(self._model)
+            if each.status in statuses and since <= each.created_at and (each.created_at < until or not until)
+        ]
         with CutShort(seed):
-            while page := store.newest(statuses, limit, before):
+            while page := store.newest(statuses, limit, before, since):
                 assert page == in_order(page)
                 assert len(page) <= limit
                 seen += page

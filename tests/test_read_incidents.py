@@ -1,7 +1,7 @@
 """GET /incidents, GET /incidents/{id} and GET /incidents/{id}/history."""
 
 import json
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -90,6 +90,21 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
         ("Status=open", [["query", "Status"]]),
         ("statuses=open&page=2", [["query", "statuses"], ["query", "page"]]),
         ("limit=0&%D1%8F=1&=x", [["query", "limit"], ["query", "я"], ["query", ""]]),
+        ("since=yesterday", [["query", "since"]]),
+        ("since=", [["query", "since"]]),
+        ("since=2025-11-08", [["query", "since"]]),
+        ("since=2025-11-08T22:00:00", [["query", "since"]]),
+        ("since=2025-11-08T22:00Z", [["query", "since"]]),
+        ("since=2025-02-30T22:00:00Z", [["query", "since"]]),
+        ("since=2025-11-08T25:00:00Z", [["query", "since"]]),
+        ("since=0000-01-01T00:00:00Z", [["query", "since"]]),
+        ("since=0001-01-01T00:00:00%2B01:00", [["query", "since"]]),
+        ("until=9999-12-31T23:59:59.9999Z", [["query", "until"]]),
+        ("until=2025-11-08T22:00:00%2B99:00", [["query", "until"]]),
+        ("until=%D9%A2025-11-08T22:00:00Z", [["query", "until"]]),
+        ("until=2025-11-08T22:00:00Z%0A", [["query", "until"]]),
+        ("since=1&until=2", [["query", "since"], ["query", "until"]]),
+        ("since=2025-11-08T22:00:00.001Z&until=2025-11-08T22:00:00Z", [["query", "since"]]),
         ("cursor=garbage", [["query", "cursor"]]),
         ("cursor=", [["query", "cursor"]]),
         ("cursor=%D1%8F%00", [["query", "cursor"]]),
@@ -99,6 +114,64 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
 def test_bad_parameters_are_all_named(api: httpx.Client, query: str, bad: list[list[str | int]]) -> None:
     response = api.get(f"/incidents?{query}")
     assert bad_input(response) == bad
+
+
+def test_a_list_can_be_bounded_in_time(api: httpx.Client) -> None:
+    oldest, middle, newest = (created_apart(api) for _ in range(3))
+
+    def listed(**query: str) -> list[str]:
+        pages = follow(api, f"/incidents?{urlencode({'limit': 1, 'status': 'open'} | query)}")
+        return [incident["id"] for page in pages for incident in page]
+
+    times = [incident["created_at"] for incident in (oldest, middle, newest)]
+    assert listed(since=times[1]) == [newest["id"], middle["id"]]
+    assert listed(until=times[1]) == [oldest["id"]]
+    assert listed(since=times[0], until=times[2]) == [middle["id"], oldest["id"]]
+    assert listed(since=times[1], until=times[1]) == []
+    assert listed(since=times[0], until=times[2], status="closed") == []
+    # A part of a millisecond: the incident of this millisecond is older.
+    later = times[1].replace("Z", "9Z")
+    assert listed(since=later) == [newest["id"]]
+    assert listed(until=later) == [middle["id"], oldest["id"]]
+
+
+def created_apart(api: httpx.Client) -> dict[str, str]:
+    """An incident that is the only one of its millisecond."""
+    incident = report(api)
+    while report(api, "to be left out", status="resolved")["created_at"] == incident["created_at"]:
+        pass
+    return incident
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        "2999-11-08T22:00:00Z",
+        "2999-11-08t22:00:00z",
+        "2999-11-09T01:00:00+03:00",
+        "2999-11-08T16:30:00.000-05:30",
+        "2999-11-08 22:00:00.000000000Z",
+        "2999-11-08T21:59:59.9999Z",
+    ],
+)
+def test_a_time_may_have_any_offset(api: httpx.Client, since: str) -> None:
+    report(api)
+    assert api.get("/incidents", params={"since": since}).json() == []
+    assert len(api.get("/incidents", params={"until": since}).json()) == 1
+
+
+def test_a_plus_that_a_client_forgot_to_encode_is_understood(api: httpx.Client) -> None:
+    report(api)
+    assert len(api.get("/incidents?since=2025-11-08T22:00:00+03:00&until=2999-11-08T22:00:00+03:00").json()) == 1
+
+
+def test_a_link_repeats_the_bounds(api: httpx.Client) -> None:
+    for _ in range(2):
+        report(api)
+    query = {"since": "2025-11-08T22:00:00+03:00", "until": "2999-11-08T22:00:00.5+03:00", "limit": "1"}
+    link = api.get("/incidents", params=query).links["next"]["url"]
+    bounds = {"since": ["2025-11-08T19:00:00.000Z"], "until": ["2999-11-08T19:00:00.500Z"]}
+    assert parse_qs(urlsplit(link).query).items() >= bounds.items()
 
 
 def test_one_incident_can_be_read(api: httpx.Client) -> None:
