@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import random
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +15,11 @@ import pytest
 from botocore.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 from werkzeug.test import Client
 
 import store
-from incident import StoreUnavailable
+from incident import HistoryEntry, StoreUnavailable
 from infra.local.gateway import Gateway
 from tests.conftest import TEMPLATE
 from tests.faults import LASTING, PASSING, Fault, Proxy
@@ -179,10 +180,10 @@ Race = Callable[[list[Request]], list[Answer]]
 _function: Client
 
 
-def start_function(database: str) -> None:
-    """Make this process an environment of the functions' before the database."""
+def start_function(database: str, attempts: int = 3) -> None:
+    """Make this process an execution environment of the functions, in front of the database."""
     global _function
-    store._dynamodb = store.connect(database)
+    store._dynamodb = store.connect(database, impatient(attempts, read_timeout=2))
     _function = Client(Gateway())
 
 
@@ -234,6 +235,50 @@ def test_every_unguarded_change_is_a_version(race: Race) -> None:
     assert [incident["status"] for _, incident, _ in answers] == statuses
     # A change to the status that another request has just set makes no version: each version was some request's answer.
     assert {incident["version"] for _, incident, _ in answers} == {*range(2, int(str(stored["version"])) + 1)}
+
+
+def change_until_answered(change: tuple[str, str, bool]) -> tuple[str, int]:
+    """Change the status as a client does that retries; where it is guarded, from the version just read."""
+    path, status, guarded = change
+    for _ in range(100):
+        code, incident, _ = ask(("GET", path, {}, {}))
+        if code == 200:
+            headers = {"If-Match": f'"{incident["version"]}"'} if guarded else {}
+            code, changed, _ = ask(("PATCH", path, {"status": status}, headers))
+            if code == 200:
+                return status, int(str(changed["version"]))
+        assert code in (412, 503)
+    raise AssertionError("100 attempts were not enough")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_race_through_faults_is_in_the_history_version_by_version(
+    listening: tuple[Proxy, str], *, guarded: bool
+) -> None:
+    proxy, address = listening
+    proxy.script = iter(())
+    with ProcessPoolExecutor(4, get_context("spawn"), start_function, (address, 1)) as processes:
+        (created,) = processes.map(ask, [("POST", "/incidents", NEW, {})])
+        path = f"/incidents/{created[1]['id']}"
+        dice = random.Random(guarded)  # noqa: S311
+        proxy.script = iter([dice.choice(QUICK) if dice.random() < 0.3 else None for _ in range(300)])
+        statuses = ["in_progress", "resolved", "closed", "open"] * 25
+        answers = list(processes.map(change_until_answered, [(path, status, guarded) for status in statuses]))
+        proxy.script = iter(())
+        ((_, stored, _), (_, history, _)) = processes.map(
+            ask, [("GET", path, {}, {}), ("GET", f"{path}/history", {}, {})]
+        )
+    entries = TypeAdapter(list[HistoryEntry]).validate_python(history)
+    assert [entry.version for entry in entries] == [*range(1, len(entries) + 1)]
+    assert (entries[-1].version, entries[-1].status, entries[-1].at) == (
+        stored["version"],
+        stored["status"],
+        stored["updated_at"],
+    )
+    assert all(entry.status != following.status for entry, following in itertools.pairwise(entries))
+    # Each answer is the version that made the change, or that had made it already.
+    assert [entries[version - 1].status for _, version in answers] == statuses
+    assert {entry.version for entry in entries[1:]} >= {version for _, version in answers if version > 1}
 
 
 # ---- nothing is forgotten
