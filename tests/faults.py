@@ -18,6 +18,7 @@ class Fault(NamedTuple):
     status: int = 0  # 0: no answer, but a connection that is cut
     code: str = ""
     stalls: bool = False  # no answer, and a connection that stays open
+    delay: float = 0  # seconds, after which the answer comes
 
     def __repr__(self) -> str:
         return self.name
@@ -86,6 +87,9 @@ class _Connection(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fault = self.proxy.next_fault()
+        if fault and fault.delay:
+            self.proxy.over.wait(fault.delay)
+            fault = None
         status, answer = self._ask(body) if fault is None or fault.done else (0, b"")
         if fault is None:
             self._answer(status, answer)

@@ -164,6 +164,12 @@ def test_an_idempotency_key_belongs_to_the_callers_name() -> None:
     ids = [create("bot", "11"), create("bot1", "1"), create(None, "bot11"), create(None, "11"), create("bot", "1")]
     assert len(set(ids)) == 5
     assert create("bot", "11") == ids[0]
+    # Ids that clients have been given: with others, a retry would record its incident twice.
+    assert ids[:3] == [
+        "ef3f22c4-bad4-53d3-8cdc-d3dfa89c28d1",
+        "6d7c4a2c-3c03-59b9-a6d6-48f8f89db124",
+        "db4fcfa3-231c-5af0-ab6d-6864fe02cc0e",
+    ]
     assert create(None, "11") == ids[3]
 
 

@@ -125,6 +125,23 @@ def test_a_database_that_is_not_there_is_a_503(client: httpx.Client, monkeypatch
         assert_problem(client.request(method, path, json=body), 503)
 
 
+def test_dynamodb_is_asked_three_times_with_patience(
+    client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the configuration of AWS."""
+    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url))
+    cut, slow = Fault("cut before the work"), Fault("slow", delay=1)
+    proxy.script = iter([slow])
+    assert client.post("/incidents", json=NEW).status_code == 201
+    assert proxy.asked == 1
+    proxy.script = iter([cut, cut])
+    assert client.post("/incidents", json=NEW).status_code == 201
+    assert proxy.asked == 1 + 3
+    proxy.script = iter([cut, cut, cut])
+    assert_problem(client.post("/incidents", json=NEW), 503)
+    assert proxy.asked == 1 + 3 + 3
+
+
 def until_answered(client: httpx.Client, method: str, path: str, **request: dict[str, str]) -> httpx.Response:
     """Ask as the README tells a client to: again after a 503 or a cut connection."""
     for _ in range(20):

@@ -1,6 +1,7 @@
 """GET /incidents, GET /incidents/{id} and GET /incidents/{id}/history."""
 
 import json
+from base64 import urlsafe_b64encode
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import uuid4
 
@@ -9,6 +10,13 @@ import pytest
 from pydantic import JsonValue
 
 from tests.steps import assert_problem, bad_input, follow, report
+
+POSITION = "2025-11-08T10:00:00.123Z#6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"
+
+
+def encoded(position: str) -> str:
+    """A cursor, or what might be taken for one."""
+    return urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("path", ["/incidents", "/incidents/"])
@@ -107,6 +115,8 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
         ("since=2025-11-08T22:00:00.001Z&until=2025-11-08T22:00:00Z", [["query", "since"]]),
         ("cursor=garbage", [["query", "cursor"]]),
         ("cursor=", [["query", "cursor"]]),
+        (f"cursor={encoded(POSITION + '0')}", [["query", "cursor"]]),
+        (f"cursor={encoded(POSITION + chr(10))}", [["query", "cursor"]]),
         ("cursor=%D1%8F%00", [["query", "cursor"]]),
         ("status=x&limit=0&cursor=0", [["query", "status", 0], ["query", "limit"], ["query", "cursor"]]),
     ],
@@ -172,6 +182,11 @@ def test_a_link_repeats_the_bounds(api: httpx.Client) -> None:
     link = api.get("/incidents", params=query).links["next"]["url"]
     bounds = {"since": ["2025-11-08T19:00:00.000Z"], "until": ["2999-11-08T19:00:00.500Z"]}
     assert parse_qs(urlsplit(link).query).items() >= bounds.items()
+
+
+def test_a_cursor_need_not_be_an_incidents(api: httpx.Client) -> None:
+    report(api)
+    assert api.get(f"/incidents?cursor={encoded(POSITION)}").json() == []
 
 
 def test_one_incident_can_be_read(api: httpx.Client) -> None:

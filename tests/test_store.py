@@ -1,13 +1,15 @@
 """What the store asks of DynamoDB, and what it makes of DynamoDB's failures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import httpx
+import pytest
+from pydantic import JsonValue, ValidationError
 from types_boto3_dynamodb import DynamoDBClient
 from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 import store
-from incident import MAX_CHANGES, Status
+from incident import MAX_CHANGES, IncidentNotFound, Status
 from tests.steps import assert_problem, report
 
 
@@ -39,9 +41,89 @@ def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(api: httpx.Cl
     api.get(f"/incidents/{unknown}")
     api.patch(f"/incidents/{unknown}", json={"status": "closed"})
     assert requests == ["GetItem", "UpdateItem"]
-    api.get("/incidents/1")
-    api.patch("/incidents/1", json={"status": "closed"})
+    for malformed in ("1", f"{unknown}0", f"{unknown}%0A", f"0{unknown}", unknown.upper().replace("0", "A")):
+        api.get(f"/incidents/{malformed}")
+        api.patch(f"/incidents/{malformed}", json={"status": "closed"})
+    for malformed in (f"{unknown}\n", f"{unknown}0"):
+        with pytest.raises(IncidentNotFound):
+            store.get(malformed)
     assert requests == ["GetItem", "UpdateItem"]
+
+
+@pytest.fixture
+def sent() -> Iterator[list[dict[str, JsonValue]]]:
+    """The parameters of every request to DynamoDB, for what moto does not look at."""
+    parameters: list[dict[str, JsonValue]] = []
+
+    def note(params: dict[str, JsonValue], **_: object) -> None:
+        parameters.append(dict(params))
+
+    events = store._dynamodb.meta.events
+    events.register("before-parameter-build.dynamodb", note)
+    yield parameters
+    events.unregister("before-parameter-build.dynamodb", note)
+
+
+def test_one_incident_is_read_with_strong_consistency(api: httpx.Client, sent: list[dict[str, JsonValue]]) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    sent.clear()
+    api.get(path)
+    api.get(f"{path}/history")
+    assert [each["ConsistentRead"] for each in sent] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("query", "limits"), [("status=open&limit=10", [11]), ("limit=50", [16] * 4), ("limit=1", [2] * 4)]
+)
+def test_a_query_asks_for_no_more_than_its_part_of_the_page(
+    api: httpx.Client, sent: list[dict[str, JsonValue]], query: str, limits: list[int]
+) -> None:
+    """A Query is charged for what it reads."""
+    api.get(f"/incidents?{query}")
+    assert [each["Limit"] for each in sent] == limits
+
+
+def test_the_incidents_of_a_status_are_spread_over_the_shards_by_id(
+    api: httpx.Client, dynamodb: DynamoDBClient, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SHARDS", 4)
+    incidents = [report(api) for _ in range(40)]
+    before = shards(dynamodb, table)
+    assert set(before.values()) == {f"open#{shard}" for shard in range(4)}
+    for incident in incidents:
+        api.patch(f"/incidents/{incident['id']}", json={"status": "closed"})
+    assert shards(dynamodb, table) == {each: shard.replace("open", "closed") for each, shard in before.items()}
+
+
+def shards(dynamodb: DynamoDBClient, table: str) -> dict[str, str]:
+    """The partition of the index that each incident is in."""
+    return {item["id"]["S"]: item["status_shard"]["S"] for item in dynamodb.scan(TableName=table)["Items"]}
+
+
+def test_a_list_of_many_partitions_discards_no_connection(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "SHARDS", 16)
+    with caplog.at_level("WARNING", "urllib3.connectionpool"):
+        api.get("/incidents")
+    assert caplog.messages == []
+
+
+def test_an_item_that_is_no_incident_is_reported_without_its_description(
+    api: httpx.Client, dynamodb: DynamoDBClient, table: str
+) -> None:
+    incident = report(api, "a secret")
+    dynamodb.update_item(
+        TableName=table,
+        Key={"id": {"S": incident["id"]}},
+        UpdateExpression="SET #status = :status",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":status": {"S": "lost"}},
+    )
+    with pytest.raises(ValidationError) as raised:
+        store.get(incident["id"])
+    assert "secret" not in str(raised.value)
+    assert api.get(f"/incidents/{incident['id']}").status_code == 500
 
 
 def test_an_incident_takes_1000_changes(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:

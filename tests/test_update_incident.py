@@ -1,6 +1,7 @@
 """PATCH /incidents/{id}."""
 
 import json
+from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import uuid4
 
@@ -15,13 +16,20 @@ CLOSED = {"status": "closed"}
 
 def test_a_change_of_status_changes_nothing_else(api: httpx.Client) -> None:
     incident = report(api)
+    while incident["created_at"] >= (before := milliseconds()):
+        pass
     response = api.patch(f"/incidents/{incident['id']}", json={"status": "in_progress"})
     changed = response.json()
     assert response.status_code == 200
     assert response.headers["ETag"] == '"2"'
     assert changed == incident | {"status": "in_progress", "version": 2, "updated_at": changed["updated_at"]}
-    assert changed["updated_at"] >= incident["updated_at"]
+    assert before <= changed["updated_at"] <= milliseconds()
     assert api.get(f"/incidents/{incident['id']}").json() == changed
+
+
+def milliseconds() -> str:
+    """The time in the format of `updated_at`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def test_any_status_may_follow_any_other(api: httpx.Client) -> None:
