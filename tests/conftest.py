@@ -157,9 +157,15 @@ class LocalRun:
         self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=root)
         assert self.process.stdout
         self.output = self.process.stdout
-        first = self.output.readline()
-        assert first.startswith("The API answers on http://localhost:"), first + self.output.read()
-        self.client = httpx.Client(base_url=first.split()[-1].removesuffix("/incidents/"))
+        self.start_up: list[str] = []
+        """What the program printed before it served requests."""
+        for line in self.output:
+            if line.startswith("The API answers on http://localhost:"):
+                break
+            self.start_up.append(line)
+        else:
+            raise AssertionError("".join(self.start_up))
+        self.client = httpx.Client(base_url=line.split()[-1].removesuffix("/incidents/"))
 
     def stop(self, signal: int) -> str:
         """Send the signal; return the rest of what the program printed."""

@@ -1,9 +1,6 @@
-"""A DynamoDB that forgets nothing: moto's, with a journal of every acknowledged write."""
+"""A DynamoDB that forgets nothing: moto's, with a journal of every acknowledged write and an index that is kept in order."""
 
-import fcntl
 import json
-import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
@@ -13,51 +10,39 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.test import Client
 from werkzeug.wrappers import Request, Response
 
+from infra.local.index import Index
+from infra.local.journal import Journal
 from infra.local.template import TABLE, Template
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-log = logging.getLogger(__name__)
-
 READS = {"DescribeTable", "GetItem", "ListTables", "Query", "Scan"}
 WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
 
-# moto keeps a table for each account and region: every request is taken for one of this region, whoever signed it.
+_CONTENT_TYPE = "application/x-amz-json-1.0"
+
+# moto keeps a table for each account and region: every request is taken for one of this region, whatever its signature.
 _SIGNED = "AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
 _BATCH = 25
-"""Items in a BatchWriteItem, at most (DynamoDB's quota)."""
-
-
-class DataFolderError(Exception):
-    """The data cannot be used; the text says why, for the person who started the program."""
+"""Items in a BatchWriteItem: DynamoDB's quota."""
 
 
 class Database:
     """A WSGI application that speaks DynamoDB's protocol, with one table, the template's.
 
-    The journal has a line for every write: the item as it stands after it, in DynamoDB's JSON, the key alone where it is
-    gone. A line is on the disk
-    before its write is acknowledged; the last line of an item is what a later start finds. Where the journal cannot be
-    written, the process ends at once: an answer to whatever comes next could acknowledge a write that was not kept.
+    A write is in the journal before it is acknowledged. Raises `DataFolderError`.
     """
 
     def __init__(self, data: Path, template: Template) -> None:
+        self._journal = Journal(data)
         self._moto = Client(create_backend_app("dynamodb"))
+        self._index = Index(template.table())
         # moto is not made for threads, and the journal's lines have to be in the order of the writes.
         self._lock = Lock()
         self._ask("CreateTable", template.table())
-        try:
-            data.mkdir(parents=True, exist_ok=True)
-            self._journal = (data / "incidents.jsonl").open("a+b")
-        except OSError as error:
-            raise DataFolderError(f"The data folder {data} cannot be written: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataFolderError(f"The data folder {data} is in use by another run.") from error
-        self._replay()
+        self._load()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
@@ -68,7 +53,7 @@ class Database:
         else:
             message = f"This database keeps what {' and '.join(sorted(WRITES))} write, and takes no {operation}."
             error = {"__type": "com.amazon.coral.service#UnknownOperationException", "message": message}
-            response = Response(json.dumps(error), status=400, content_type="application/x-amz-json-1.0")
+            response = Response(json.dumps(error), status=400, content_type=_CONTENT_TYPE)
         return response(environ, start_response)
 
     def close(self) -> None:
@@ -76,50 +61,37 @@ class Database:
         self._journal.close()
 
     def _answer(self, operation: str, body: bytes) -> Response:
+        if operation == "Query" and (page := self._index.query(body)):
+            return Response(json.dumps(page, ensure_ascii=False), content_type=_CONTENT_TYPE)
         response = self._post(operation, body)
         if operation in WRITES and response.status_code == 200:
             request = json.loads(body)
             key = {"id": request["Item" if operation == "PutItem" else "Key"]["id"]}
             item = self._ask("GetItem", {"TableName": TABLE, "Key": key, "ConsistentRead": True}).get("Item", key)
-            try:
-                self._journal.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
-                self._journal.flush()
-                os.fsync(self._journal.fileno())
-            except OSError as error:
-                log.critical("The journal %s cannot be written: %s. Stopped.", self._journal.name, error.strerror)
-                os._exit(1)
+            line = json.dumps(item, ensure_ascii=False).encode() + b"\n"
+            self._journal.append(line)
+            self._index.put(key["id"]["S"], line)
         return response
 
-    def _replay(self) -> None:
-        self._journal.seek(0)
-        items = {}
-        end = 0
-        for number, line in enumerate(self._journal, start=1):
-            if not line.endswith(b"\n"):
-                break  # cut short while it was written: its write was never acknowledged
-            try:
-                item = json.loads(line)
-                items[item["id"]["S"]] = item
-            except (ValueError, LookupError, TypeError) as error:
-                raise DataFolderError(f"Line {number} of {self._journal.name} is not an incident.") from error
-            end += len(line)
-        self._journal.truncate(end)
-        stored = [item for item in items.values() if item.keys() > {"id"}]
-        for start in range(0, len(stored), _BATCH):
-            puts = [{"PutRequest": {"Item": item}} for item in stored[start : start + _BATCH]]
+    def _load(self) -> None:
+        for key, line in self._journal.items.items():
+            self._index.put(key, line)
+        items = [json.loads(line) for line in self._journal.items.values()]
+        for start in range(0, len(items), _BATCH):
+            puts = [{"PutRequest": {"Item": item}} for item in items[start : start + _BATCH]]
             self._ask("BatchWriteItem", {"RequestItems": {TABLE: puts}})
 
     def _ask(self, operation: str, request: object) -> dict[str, object]:
         response = self._post(operation, json.dumps(request).encode())
         if response.status_code != 200:
-            raise DataFolderError(f"{operation} failed: {response.get_data(as_text=True)}")
+            raise RuntimeError(f"{operation} failed: {response.get_data(as_text=True)}")
         answer: dict[str, object] = json.loads(response.get_data())
         return answer
 
     def _post(self, operation: str, body: bytes) -> Response:
         headers = {
             "Authorization": _SIGNED,
-            "Content-Type": "application/x-amz-json-1.0",
+            "Content-Type": _CONTENT_TYPE,
             "X-Amz-Target": f"DynamoDB_20120810.{operation}",
         }
         return self._moto.post("/", data=body, headers=headers)

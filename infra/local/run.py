@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from infra.local import environment, template
-from infra.local.database import Database, DataFolderError
+from infra.local.database import Database
 from infra.local.gateway import Gateway
+from infra.local.journal import DataFolderError
 from infra.local.server import HOST, Server
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}

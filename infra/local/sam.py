@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 from infra.local import environment, template
-from infra.local.database import Database, DataFolderError
+from infra.local.database import Database
+from infra.local.journal import DataFolderError
 from infra.local.server import HOST, Server
 
 # arm64 containers do not run on an x86_64 host; x86_64 ones run on Apple silicon, but slowly.
