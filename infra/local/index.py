@@ -1,6 +1,6 @@
 """The table's index, kept in order, so that a page costs the same however many incidents are stored.
 
-moto sorts all items of the table for every Query.
+moto sorts all items of the table for every Query. It still answers those of another form than the store's.
 """
 
 import json
@@ -18,8 +18,7 @@ MAX_PAGE = 1024 * 1024
 """Bytes of items that DynamoDB reads for one page."""
 
 _CONDITION = re.compile(
-    r"(?P<partition>#?\w+) = (?P<wanted>:\w+)"
-    r"( AND (?P<sort>#?\w+) (?P<operator><=?|>=?|BETWEEN) (?P<bound>:\w+)( AND (?P<high>:\w+))?)?"
+    r"(?P<partition>#?\w+) = (?P<wanted>:\w+) AND (?P<sort>#?\w+) BETWEEN (?P<first>:\w+) AND (?P<last>:\w+)"
 )
 
 Strings = dict[str, dict[Literal["S"], str]]
@@ -33,7 +32,7 @@ class _Query(BaseModel, extra="forbid"):
     ExpressionAttributeNames: dict[str, str] = {}
     ExpressionAttributeValues: Strings
     ExclusiveStartKey: Strings | None = None
-    ScanIndexForward: bool = True
+    ScanIndexForward: Literal[False]
     Limit: int = Field(ge=1)
 
     @property
@@ -87,26 +86,22 @@ class Index:
         attributes = [names.get(name, name) for name in query.ProjectionExpression.split(", ")]
         if (
             condition is None
-            or (condition["operator"] == "BETWEEN") != bool(condition["high"])
             or (query.TableName, query.IndexName) != self._names
             or names.get(condition["partition"], condition["partition"]) != self._partition
-            or names.get(condition["sort"], condition["sort"]) not in (self._sort, None)
+            or names.get(condition["sort"], condition["sort"]) != self._sort
             or not self._attributes.issuperset(attributes)
             or query.placeholders != names.keys() | values.keys()
             or (query.ExclusiveStartKey and query.ExclusiveStartKey.keys() != self._keys)
         ):
             return None
-        bounds = {name: values[value]["S"] for name, value in condition.groupdict().items() if value in values}
-        entries = self._partitions.get(bounds["wanted"], [])
-        first, end = _range(entries, condition["operator"], bounds)
+        wanted, low, high = (values[condition[name]]["S"] for name in ("wanted", "first", "last"))
+        entries = self._partitions.get(wanted, [])
+        first = bisect_left(entries, low, key=itemgetter(0))
+        end = bisect_right(entries, high, key=itemgetter(0))
         if start := query.ExclusiveStartKey:
-            last = (start[self._sort]["S"], start[self._id]["S"])
-            if query.ScanIndexForward:
-                first = max(first, bisect_right(entries, last))
-            else:
-                end = min(end, bisect_left(entries, last))
-        places = range(first, end) if query.ScanIndexForward else range(first, end)[::-1]
-        return self._page([entries[place] for place in places[: query.Limit]], query.Limit, attributes)
+            end = min(end, bisect_left(entries, (start[self._sort]["S"], start[self._id]["S"])))
+        newest_first = range(first, end)[::-1]
+        return self._page([entries[place] for place in newest_first[: query.Limit]], query.Limit, attributes)
 
     def _page(self, entries: list[Entry], limit: int, attributes: list[str]) -> dict[str, object]:
         page: list[dict[str, object]] = []
@@ -123,22 +118,3 @@ class Index:
         if len(page) == limit or len(page) < len(entries):
             answer["LastEvaluatedKey"] = {name: item[name] for name in self._keys}
         return answer
-
-
-def _range(entries: list[Entry], operator: str | None, bounds: dict[str, str]) -> tuple[int, int]:
-    """Where the entries that fulfil the condition on the sort key begin and end."""
-    sort_key = itemgetter(0)
-    match operator:
-        case "<":
-            return 0, bisect_left(entries, bounds["bound"], key=sort_key)
-        case "<=":
-            return 0, bisect_right(entries, bounds["bound"], key=sort_key)
-        case ">":
-            return bisect_right(entries, bounds["bound"], key=sort_key), len(entries)
-        case ">=":
-            return bisect_left(entries, bounds["bound"], key=sort_key), len(entries)
-        case "BETWEEN":
-            first = bisect_left(entries, bounds["bound"], key=sort_key)
-            return first, bisect_right(entries, bounds["high"], key=sort_key)
-        case _:
-            return 0, len(entries)
