@@ -1,12 +1,12 @@
 """The API to test, over HTTP, on an empty table.
 
-It is the functions in this process, behind the local gateway, on moto's DynamoDB. `pytest --on aws` and `pytest --on
-sam-local` have the same tests run against a deployment to an emulated AWS, and under the SAM CLI's own local run.
+By default these are the functions in this process, behind the local gateway, on moto's DynamoDB. `pytest --on aws` runs
+the same tests against a deployment to an emulated AWS, `pytest --on sam-local` against `sam local start-api`.
 """
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -37,15 +37,59 @@ TEMPLATE = template.load()
 environment.isolate()
 os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment())
 
-# make test, its second Python, and make fuzz. The machine's speed is no matter of any.
-settings.register_profile("test", max_examples=100, deadline=None)
-settings.register_profile("brief", max_examples=20, deadline=None)
+# Calls to this machine do not go through a proxy, for the tests' clients and for the programs that tests start.
+NO_PROXY = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
+os.environ.update(NO_PROXY=NO_PROXY, no_proxy=NO_PROXY)
+
+CI = "CI" in os.environ
+ALLOWED_SKIPS: dict[str, str] = {}
+"""The skips that CI accepts: the reason that a test gives, and why CI cannot have what is missing."""
+
+# No deadline: how fast the machine is must not decide whether a test passes.
+settings.register_profile("test", max_examples=100 if CI else 25, deadline=None)
 settings.register_profile("fuzz", max_examples=3000, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on", choices=["aws", "sam-local"], help="run the API there, not in this process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Expect the failures that `emulator_gap` marks for where the API runs."""
+    for item in items:
+        for gap in item.iter_markers("emulator_gap"):
+            if config.getoption("--on") in gap.args:
+                item.add_marker(pytest.mark.xfail(reason=gap.kwargs["reason"], strict=True))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped test a failed one in CI."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Make a skipped test file a failed one in CI."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if CI and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in ALLOWED_SKIPS:
+            report.outcome = "failed"
+            report.longrepr = f"CI skips no test: {reason}"
 
 
 @pytest.fixture(scope="session")
@@ -62,20 +106,8 @@ def serve() -> Iterator[Callable[["WSGIApplication"], str]]:
         yield start
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--on", choices=["aws", "sam-local"], help="run the API there, not in this process")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unlike = {"aws": aws.UNLIKE_AWS, "sam-local": sam_local.UNLIKE_AWS}.get(config.getoption("--on"), {})
-    for item in items:
-        for name, reason in unlike.items():
-            if name in item.nodeid:
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 @pytest.fixture(scope="session")
-def elsewhere(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.SamLocal | None]:
+def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.SamLocal | None]:
     """The API outside this process, where that was asked for."""
     match request.config.getoption("--on"):
         case "aws":
@@ -110,13 +142,13 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 
 @pytest.fixture
-def api(request: pytest.FixtureRequest, elsewhere: aws.Aws | sam_local.SamLocal | None) -> Iterator[httpx.Client]:
-    """A client of the API. Of the functions in this process it takes no answer that infra/openapi.json does not have."""
-    if elsewhere:
-        for page in elsewhere.dynamodb.get_paginator("scan").paginate(TableName=elsewhere.table):
+def api(request: pytest.FixtureRequest, deployment: aws.Aws | sam_local.SamLocal | None) -> Iterator[httpx.Client]:
+    """A client of the API. A response of the functions in this process has to be one that infra/openapi.json documents."""
+    if deployment:
+        for page in deployment.dynamodb.get_paginator("scan").paginate(TableName=deployment.table):
             for item in page["Items"]:
-                elsewhere.dynamodb.delete_item(TableName=elsewhere.table, Key={"id": item["id"]})
-        client = elsewhere.client()
+                deployment.dynamodb.delete_item(TableName=deployment.table, Key={"id": item["id"]})
+        client = deployment.client()
     else:
         request.getfixturevalue("table")
         client = httpx.Client(
@@ -127,16 +159,16 @@ def api(request: pytest.FixtureRequest, elsewhere: aws.Aws | sam_local.SamLocal 
 
 
 @pytest.fixture
-def requests() -> Iterator[list[str]]:
-    """The operations that are asked of DynamoDB, in order."""
-    asked: list[str] = []
+def dynamodb_calls() -> Iterator[list[str]]:
+    """The operations that the functions ask of DynamoDB, in order."""
+    calls: list[str] = []
 
     def note(operation_name: str, **_: object) -> None:
-        asked.append(operation_name)
+        calls.append(operation_name)
 
     events = importlib.import_module("store")._dynamodb.meta.events
     events.register("request-created.dynamodb", note)
-    yield asked
+    yield calls
     events.unregister("request-created.dynamodb", note)
 
 

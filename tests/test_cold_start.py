@@ -10,7 +10,7 @@ from importlib.metadata import files
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_contract import FUNCTIONS
+from tests.test_consistency import FUNCTIONS
 
 HEAVY = {
     # Powertools for what the functions do not do

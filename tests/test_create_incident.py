@@ -119,6 +119,11 @@ def test_an_unknown_parameter_is_named_with_the_other_bad_input(api: httpx.Clien
     assert api.get("/incidents").json() == []
 
 
+NOT_UTF_8 = pytest.mark.emulator_gap(
+    "aws", "sam-local", reason="a body that is not UTF-8 does not reach the function as it was sent"
+)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -129,7 +134,7 @@ def test_an_unknown_parameter_is_named_with_the_other_bad_input(api: httpx.Clien
         b'{"description": Infinity}',
         b"[" * 60_000,
         b"9" * 5000,
-        b'"\xff"',
+        pytest.param(b'"\xff"', marks=NOT_UTF_8),
         b"\xef\xbb\xbf{}",
     ],
 )

@@ -255,27 +255,27 @@ def test_raising_the_shards_loses_nothing(api: httpx.Client) -> None:
     assert listed == [each.id for each in in_order(stored)]
 
 
-def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, requests: list[str]) -> None:
+def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     stored = in_order([create("🛴" * 10_000) for _ in range(60)])
-    requests.clear()
+    dynamodb_calls.clear()
     response = api.get("/incidents?status=open&limit=59")
     assert [each["id"] for each in response.json()] == [each.id for each in stored[:59]]
     assert len(response.content) > 2 * 1024 * 1024
     # 25 of these items make 1 MB.
-    assert requests == ["Query"] * 3
+    assert dynamodb_calls == ["Query"] * 3
     assert [len(page) for page in follow(api, "/incidents?limit=59")] == [59, 1]
 
 
-def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(api: httpx.Client, requests: list[str]) -> None:
+def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     # Of these DynamoDB gives 25 at once, less than their part of the page, but more than the page then has places for.
     for _ in range(30):
         create("🛴" * 10_000, Status.CLOSED)
     for _ in range(40):
         create(status=Status.OPEN)
-    requests.clear()
+    dynamodb_calls.clear()
     listed = api.get("/incidents?status=open,closed&limit=50").json()
     assert [each["status"] for each in listed] == ["open"] * 40 + ["closed"] * 10
-    assert requests == ["Query"] * 3
+    assert dynamodb_calls == ["Query"] * 3
 
 
 def test_a_list_asks_each_partition_for_its_part_of_the_page(api: httpx.Client, load: Load) -> None:

@@ -3,13 +3,12 @@
 import json
 from base64 import urlsafe_b64encode
 from urllib.parse import parse_qs, urlencode, urlsplit
-from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import JsonValue
 
-from tests.steps import assert_problem, bad_input, follow, report
+from tests.steps import UNKNOWN_IDS, assert_problem, bad_input, follow, report
 
 POSITION = "2025-11-08T10:00:00.123Z#6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"
 
@@ -74,6 +73,7 @@ def test_a_link_leads_to_the_rest_of_the_list(api: httpx.Client) -> None:
     assert sorted(incident["id"] for page in pages for incident in page) == sorted(wanted)
 
 
+@pytest.mark.emulator_gap("aws", reason="the emulator drops the path's trailing slash")
 def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
     for _ in range(3):
         report(api)
@@ -196,6 +196,7 @@ def test_one_incident_can_be_read(api: httpx.Client) -> None:
     assert response.headers["ETag"] == '"1"'
 
 
+@pytest.mark.emulator_gap("aws", reason="the emulator fails on a 304")
 @pytest.mark.parametrize("known", ['"1"', 'W/"1"', '"7", "1"', "*"])
 def test_an_incident_that_the_client_has_is_not_sent_again(api: httpx.Client, known: str) -> None:
     path = f"/incidents/{report(api)['id']}"
@@ -206,9 +207,7 @@ def test_an_incident_that_the_client_has_is_not_sent_again(api: httpx.Client, kn
         assert api.get(path, headers={"If-None-Match": known}).json()["status"] == "closed"
 
 
-@pytest.mark.parametrize(
-    "id", ["1", "9999", "%00", "%0A", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"]
-)
+@pytest.mark.parametrize("id", UNKNOWN_IDS)
 def test_an_unknown_id_is_a_404(api: httpx.Client, id: str) -> None:
     assert_problem(api.get(f"/incidents/{id}"), 404)
 

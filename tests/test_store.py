@@ -13,13 +13,13 @@ from incident import MAX_CHANGES, IncidentNotFound, Status
 from tests.steps import assert_problem, report
 
 
-def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx.Client, requests: list[str]) -> None:
+def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     def asked_by(
         method: str, path: str, json: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> list[str]:
-        requests.clear()
+        dynamodb_calls.clear()
         assert api.request(method, path, json=json, headers=headers).is_success
-        return list(requests)
+        return list(dynamodb_calls)
 
     new = {"description": "x", "source": "operator"}
     key = {"Idempotency-Key": "1"}
@@ -36,18 +36,18 @@ def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx
     assert asked_by("GET", "/incidents?status=open,closed,open") == ["Query"] * 2
 
 
-def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(api: httpx.Client, requests: list[str]) -> None:
+def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     api.get(f"/incidents/{unknown}")
     api.patch(f"/incidents/{unknown}", json={"status": "closed"})
-    assert requests == ["GetItem", "UpdateItem"]
+    assert dynamodb_calls == ["GetItem", "UpdateItem"]
     for malformed in ("1", f"{unknown}0", f"{unknown}%0A", f"0{unknown}", unknown.upper().replace("0", "A")):
         api.get(f"/incidents/{malformed}")
         api.patch(f"/incidents/{malformed}", json={"status": "closed"})
     for malformed in (f"{unknown}\n", f"{unknown}0"):
         with pytest.raises(IncidentNotFound):
             store.get(malformed)
-    assert requests == ["GetItem", "UpdateItem"]
+    assert dynamodb_calls == ["GetItem", "UpdateItem"]
 
 
 @pytest.fixture

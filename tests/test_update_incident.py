@@ -3,12 +3,11 @@
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
-from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.steps import assert_problem, bad_input, report
+from tests.steps import UNKNOWN_IDS, assert_problem, bad_input, report
 
 JSON = {"Content-Type": "application/json"}
 CLOSED = {"status": "closed"}
@@ -63,9 +62,7 @@ def test_a_change_to_the_present_status_changes_nothing(api: httpx.Client, heade
     assert api.get(path).json() == closed.json()
 
 
-@pytest.mark.parametrize(
-    "id", ["1", "9999", "%00", "%0A", "x" * 3000, "%D1%8F", str(uuid4()), str(uuid4()).upper(), "a%2Fb"]
-)
+@pytest.mark.parametrize("id", UNKNOWN_IDS)
 @pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}])
 def test_an_unknown_id_is_a_404(api: httpx.Client, id: str, headers: dict[str, str]) -> None:
     assert_problem(api.patch(f"/incidents/{id}", json=CLOSED, headers=headers), 404)

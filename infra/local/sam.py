@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,7 @@ def _host() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="infra.local.sam", description="Serve the API with sam local start-api.")
-    parser.add_argument("--sam", default="sam", help="the SAM CLI; empty for the database alone")
+    parser.add_argument("--sam", type=shlex.split, default=["sam"], help="the SAM CLI; empty for the database alone")
     parser.add_argument("--port", type=int, default=8000, help="where the API answers (%(default)s)")
     parser.add_argument("--database-port", type=int, default=DATABASE_PORT, help="where DynamoDB answers (%(default)s)")
     parser.add_argument("--data", type=Path, default=Path(".local"), help="the folder with the incidents (%(default)s)")
@@ -74,15 +75,15 @@ def main() -> None:
         database.stop()
 
 
-def _start_api(sam: str, port: int, database_port: int) -> int:
+def _start_api(sam: list[str], port: int, database_port: int) -> int:
     """Build and serve with the SAM CLI until it ends, or a signal ends it; return its exit status."""
     parameters = [f"Architecture={ARCHITECTURE}", f"DynamoDBEndpoint=http://host.docker.internal:{database_port}"]
     overrides = ["--parameter-overrides", *parameters]
-    built = subprocess.run([sam, "build", *overrides], check=False)  # noqa: S603
+    built = subprocess.run([*sam, "build", *overrides], check=False)  # noqa: S603
     if built.returncode:
         return built.returncode
     # In a session of its own: Ctrl-C goes to every process of the terminal's, and the SAM CLI is to be told once, from here.
-    command = [sam, "local", "start-api", "--port", str(port), *overrides]
+    command = [*sam, "local", "start-api", "--port", str(port), *overrides]
     serving = subprocess.Popen(command, start_new_session=True)  # noqa: S603
     try:
         return serving.wait()

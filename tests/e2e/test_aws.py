@@ -26,10 +26,10 @@ GOOD = {"description": "x", "source": "partner"}
 
 
 @pytest.fixture(scope="session")
-def deployed(elsewhere: object) -> Aws:
-    if not isinstance(elsewhere, Aws):
+def deployed(deployment: object) -> Aws:
+    if not isinstance(deployment, Aws):
         pytest.skip("the API is not on AWS: make e2e")
-    return elsewhere
+    return deployment
 
 
 @pytest.fixture(scope="session")

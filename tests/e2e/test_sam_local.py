@@ -7,10 +7,10 @@ from tests.steps import report
 
 
 @pytest.fixture
-def local(elsewhere: object) -> SamLocal:
-    if not isinstance(elsewhere, SamLocal):
+def local(deployment: object) -> SamLocal:
+    if not isinstance(deployment, SamLocal):
         pytest.skip("the API is not under sam local: make test-sam-local")
-    return elsewhere
+    return deployment
 
 
 def test_it_stops_with_every_container_that_it_started(local: SamLocal) -> None:
