@@ -197,7 +197,7 @@ class LocalRun:
             self.start_up.append(line)
         else:
             raise AssertionError("".join(self.start_up))
-        self.client = httpx.Client(base_url=line.split()[-1].removesuffix("/incidents/"))
+        self.client = httpx.Client(base_url=line.split()[-1].removesuffix("/incidents/"), trust_env=False)
 
     def stop(self, signal: int) -> str:
         """Send the signal; return the rest of what the program printed."""

@@ -82,6 +82,94 @@ def test_a_kill_in_a_stream_of_creates_loses_and_doubles_nothing(run_local: RunL
     assert len(acknowledged) <= len(kept) <= len(acknowledged) + 4
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("enough", [1, 10, 50])
+def test_a_signal_among_concurrent_requests_cuts_none_of_them_off(run_local: RunLocal, how: int, enough: int) -> None:
+    local = run_local()
+    acknowledged: list[dict[str, str]] = []
+    reached = threading.Event()
+
+    def create_until_refused() -> None:
+        with httpx.Client(base_url=local.client.base_url) as client:
+            while True:
+                try:
+                    acknowledged.append(report(client))
+                except httpx.TransportError:
+                    return
+                if len(acknowledged) >= enough:
+                    reached.set()
+
+    with ThreadPoolExecutor() as pool:
+        streams = [pool.submit(create_until_refused) for _ in range(8)]
+        assert reached.wait(timeout=60)
+        printed = local.stop(how).splitlines()
+    assert [stream.result() for stream in streams] == [None] * 8
+    assert (local.process.returncode, printed[-1]) == (0, "Stopped.")
+    assert [line for line in printed[2:-1] if " POST /incidents 201 " not in line] == []
+    # Every client has its answer: as many incidents are recorded as were acknowledged, no more and no fewer.
+    assert sorted(recorded(local.data)) == sorted(incident["id"] for incident in acknowledged)
+
+
+def recorded(data: Path) -> list[str]:
+    """The ids in the journal, one for each line."""
+    return [json.loads(line)["id"]["S"] for line in (data / "incidents.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_wait_for_a_request_that_does_not_arrive(run_local: RunLocal, how: int) -> None:
+    local = run_local()
+    address = (local.client.base_url.host, local.client.base_url.port or 0)
+    with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
+        slow.sendall(b"POST /incidents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        local.client.get("/incidents")  # accepted after them
+        assert local.stop(how).endswith("Stopped.\n")
+        assert silent.recv(1000) == b""
+        assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert local.process.returncode == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_program_starts_ends_it(tmp_path: Path, how: int) -> None:
+    command = [sys.executable, "-m", "infra.local", "--port", "0", "--data", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not catches(process.pid, signal.SIGTERM):  # then it begins with its imports
+            assert process.poll() is None
+        process.send_signal(how)
+        assert process.wait(timeout=30) == 0
+        assert process.stdout
+        assert process.stdout.read().endswith("Stopped.\n")
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"},
+        {"http_proxy": "http://127.0.0.1:9", "no_proxy": "example.com"},
+        {"AWS_PROFILE": "nope"},
+        {"AWS_CONFIG_FILE": "{file}"},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+    ],
+)
+def test_what_the_shell_has_set_for_other_programs_does_not_matter(
+    run_local: RunLocal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    (tmp_path / "file").write_text("[profile\n")
+    for name in [name for name in os.environ if name.lower() == "no_proxy" or name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(file=tmp_path / "file"))
+    local = run_local()
+    incident = report(local.client)
+    assert every_incident(local.client) == [incident]
+
+
 def test_a_line_cut_short_is_dropped(run_local: RunLocal, tmp_path: Path) -> None:
     local = run_local()
     incidents = [report(local.client), report(local.client)]
@@ -90,6 +178,8 @@ def test_a_line_cut_short_is_dropped(run_local: RunLocal, tmp_path: Path) -> Non
     journal.write_bytes(journal.read_bytes()[:-10])
 
     local = run_local()
+    assert len(local.start_up) == 1
+    assert f"The last line of {journal} is incomplete" in local.start_up[0]
     assert every_incident(local.client) == incidents[:1]
     third = report(local.client)
     local.stop(signal.SIGKILL)
@@ -109,7 +199,11 @@ def test_a_journal_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     journal = tmp_path / "incidents.jsonl"
     journal.write_text("not an incident\n")
     ended = start("--port", "0", "--data", str(tmp_path))
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Line 1 of {journal} is not an incident.\n")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(
+        f"Line 1 of {journal} is not an incident. Restore the file from a copy, or delete this"
+    )
+    assert ended.stderr.count("\n") == 1
     assert journal.read_text() == "not an incident\n"
 
 
@@ -117,7 +211,7 @@ def test_a_write_that_cannot_be_kept_is_not_acknowledged(run_local: RunLocal) ->
     local = run_local()
     first = report(local.client)
     # From here on the journal can grow by 100 bytes only, less than an incident takes.
-    size = next(local.data.iterdir()).stat().st_size
+    size = (local.data / "incidents.jsonl").stat().st_size
     resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (size + 100, size + 100))
     with pytest.raises(httpx.TransportError):
         local.client.post("/incidents", json={"description": "lost", "source": "operator"})

@@ -6,6 +6,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.test import Client
 from werkzeug.wrappers import Request, Response
@@ -17,41 +20,46 @@ from infra.local.template import TABLE, Template
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-READS = {"DescribeTable", "GetItem", "ListTables", "Query", "Scan"}
 WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
+ON_ONE_ITEM = {"GetItem", *WRITES}
+ON_THE_TABLE = {"DescribeTable", "ListTables", "Query", "Scan"}
 
 _CONTENT_TYPE = "application/x-amz-json-1.0"
 
 # moto keeps a table for each account and region: every request is taken for one of this region, whatever its signature.
-_SIGNED = "AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
-
-_BATCH = 25
-"""Items in a BatchWriteItem: DynamoDB's quota."""
+_REGION = "us-east-1"
+_SIGNED = f"AWS4-HMAC-SHA256 Credential=local/20250101/{_REGION}/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
 
 class Database:
     """A WSGI application that speaks DynamoDB's protocol, with one table, the template's.
 
-    A write is in the journal before it is acknowledged. Raises `DataFolderError`.
+    The items are kept as the journal's lines. moto, whose items take ten times the memory, gets those that a request is
+    about, and evaluates its conditions and updates. A write is in the journal before it is acknowledged.
     """
 
     def __init__(self, data: Path, template: Template) -> None:
+        """Read the data folder. Raises `DataFolderError`."""
         self._journal = Journal(data)
-        self._moto = Client(create_backend_app("dynamodb"))
+        self._items = self._journal.items
         self._index = Index(template.table())
+        for key, line in self._items.items():
+            self._index.put(key, line)
+        self._moto = Client(create_backend_app("dynamodb"))
+        self._post("CreateTable", json.dumps(template.table()).encode())
+        self._table = dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
         # moto is not made for threads, and the journal's lines have to be in the order of the writes.
         self._lock = Lock()
-        self._ask("CreateTable", template.table())
-        self._load()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        if operation in READS | WRITES:
+        body = request.get_data()
+        if operation in ON_ONE_ITEM | ON_THE_TABLE:
             with self._lock:
-                response = self._answer(operation, request.get_data())
+                response = self._answer(operation, body)
         else:
-            message = f"This database keeps what {' and '.join(sorted(WRITES))} write, and takes no {operation}."
+            message = f"This database takes {', '.join(sorted(ON_ONE_ITEM | ON_THE_TABLE))}, and no {operation}."
             error = {"__type": "com.amazon.coral.service#UnknownOperationException", "message": message}
             response = Response(json.dumps(error), status=400, content_type=_CONTENT_TYPE)
         return response(environ, start_response)
@@ -63,30 +71,30 @@ class Database:
     def _answer(self, operation: str, body: bytes) -> Response:
         if operation == "Query" and (page := self._index.query(body)):
             return Response(json.dumps(page, ensure_ascii=False), content_type=_CONTENT_TYPE)
-        response = self._post(operation, body)
-        if operation in WRITES and response.status_code == 200:
-            request = json.loads(body)
-            key = {"id": request["Item" if operation == "PutItem" else "Key"]["id"]}
-            item = self._ask("GetItem", {"TableName": TABLE, "Key": key, "ConsistentRead": True}).get("Item", key)
-            line = json.dumps(item, ensure_ascii=False).encode() + b"\n"
-            self._journal.append(line)
-            self._index.put(key["id"]["S"], line)
+        ids = [_id(body)] if operation in ON_ONE_ITEM else list(self._items)
+        try:
+            for each in ids:
+                if each in self._items:
+                    self._table.put_item(json.loads(self._items[each]))
+            response = self._post(operation, body)
+            if operation in WRITES and response.status_code == 200:
+                self._keep(ids[0])
+        finally:
+            self._table.items.clear()
         return response
 
-    def _load(self) -> None:
-        for key, line in self._journal.items.items():
-            self._index.put(key, line)
-        items = [json.loads(line) for line in self._journal.items.values()]
-        for start in range(0, len(items), _BATCH):
-            puts = [{"PutRequest": {"Item": item}} for item in items[start : start + _BATCH]]
-            self._ask("BatchWriteItem", {"RequestItems": {TABLE: puts}})
-
-    def _ask(self, operation: str, request: object) -> dict[str, object]:
-        response = self._post(operation, json.dumps(request).encode())
-        if response.status_code != 200:
-            raise RuntimeError(f"{operation} failed: {response.get_data(as_text=True)}")
-        answer: dict[str, object] = json.loads(response.get_data())
-        return answer
+    def _keep(self, id: str) -> None:
+        """Take over from moto what a write has made of an item."""
+        key = DynamoType({"S": id})
+        stored = self._table.get_item(key)
+        item = stored.to_json()["Attributes"] if stored else {"id": {"S": id}}
+        line = json.dumps(item, ensure_ascii=False).encode() + b"\n"
+        self._journal.append(line)
+        self._index.put(id, line)
+        if stored:
+            self._items[id] = line
+        else:
+            self._items.pop(id, None)
 
     def _post(self, operation: str, body: bytes) -> Response:
         headers = {
@@ -95,3 +103,10 @@ class Database:
             "X-Amz-Target": f"DynamoDB_20120810.{operation}",
         }
         return self._moto.post("/", data=body, headers=headers)
+
+
+def _id(body: bytes) -> str:
+    """The id of the item that a request is about; empty where it names none, which moto then says."""
+    request = json.loads(body)
+    key = request.get("Key") or request.get("Item") or {}
+    return str(key.get("id", {}).get("S", ""))
