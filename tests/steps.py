@@ -17,7 +17,9 @@ UNKNOWN_IDS = [
     "5F0DCE5B-1FAA-42E7-B14F-9C7AAACF81A4",
     pytest.param(
         "a%2Fb",
-        marks=pytest.mark.emulator_gap("aws", "sam-local", reason="the gateway decodes the path before it chooses the route"),
+        marks=pytest.mark.emulator_gap(
+            "aws", "sam-local", reason="the gateway decodes the path before it chooses the route"
+        ),
     ),
 ]
 """Ids as they stand in a URL, none of which the service has made."""

@@ -266,7 +266,9 @@ def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, d
     assert [len(page) for page in follow(api, "/incidents?limit=59")] == [59, 1]
 
 
-def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(api: httpx.Client, dynamodb_calls: list[str]) -> None:
+def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(
+    api: httpx.Client, dynamodb_calls: list[str]
+) -> None:
     # Of these DynamoDB gives 25 at once, less than their part of the page, but more than the page then has places for.
     for _ in range(30):
         create("🛴" * 10_000, Status.CLOSED)

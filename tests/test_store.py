@@ -13,7 +13,9 @@ from incident import MAX_CHANGES, IncidentNotFound, Status
 from tests.steps import assert_problem, report
 
 
-def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx.Client, dynamodb_calls: list[str]) -> None:
+def test_each_operation_is_one_request_and_a_list_one_for_each_status(
+    api: httpx.Client, dynamodb_calls: list[str]
+) -> None:
     def asked_by(
         method: str, path: str, json: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> list[str]:
@@ -36,7 +38,9 @@ def test_each_operation_is_one_request_and_a_list_one_for_each_status(api: httpx
     assert asked_by("GET", "/incidents?status=open,closed,open") == ["Query"] * 2
 
 
-def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(api: httpx.Client, dynamodb_calls: list[str]) -> None:
+def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(
+    api: httpx.Client, dynamodb_calls: list[str]
+) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     api.get(f"/incidents/{unknown}")
     api.patch(f"/incidents/{unknown}", json={"status": "closed"})
