@@ -42,6 +42,22 @@ class Problem(TypedDict):
     errors: NotRequired[list[BadInput]]
 
 
+INVALID = "The request breaks a rule; errors says which."
+DETAILS = {
+    "The body is not JSON in UTF-8.": (400, "Bad Request"),
+    "There is no such route.": (404, "Not Found"),
+    "There is no incident with this id.": (404, "Not Found"),
+    "The incident has had 1000 changes and takes no more.": (409, "Conflict"),
+    "The incident has changed since the version in If-Match.": (412, "Precondition Failed"),
+    "The body is longer than 131072 bytes.": (413, "Content Too Large"),
+    "The body's Content-Type is not application/json.": (415, "Unsupported Media Type"),
+    INVALID: (422, "Unprocessable Content"),
+    "The Idempotency-Key belongs to another incident.": (422, "Unprocessable Content"),
+    "The incidents cannot be reached just now. Try again.": (503, "Service Unavailable"),
+}
+"""Every problem: nothing else, such as an exception's text, is told to a client."""
+
+
 def assert_problem(response: httpx.Response, status: int) -> Problem:
     """Check that the response is a problem of this status, in the shape that every problem has; return it."""
     assert response.status_code == status, response.text
@@ -49,7 +65,8 @@ def assert_problem(response: httpx.Response, status: int) -> Problem:
     problem: Problem = response.json()
     assert list(problem)[:4] == ["type", "title", "status", "detail"]
     assert (problem["type"], problem["status"]) == ("about:blank", status)
-    assert ("errors" in problem) or status != 422 or "Idempotency-Key" in problem["detail"]
+    assert DETAILS[problem["detail"]] == (status, problem["title"])
+    assert ("errors" in problem) == (problem["detail"] == INVALID)
     assert all(error.keys() == {"loc", "msg"} and error["msg"] for error in problem.get("errors", []))
     return problem
 

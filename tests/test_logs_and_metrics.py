@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, JsonValue
 from werkzeug.test import Client
 
+import store
 from api import Api
 from infra.local.gateway import Gateway
 from tests.conftest import LocalRun
@@ -54,6 +56,18 @@ def test_a_request_that_ends_in_an_exception_is_logged_with_its_type(capsys: pyt
     line = json.loads(capsys.readouterr().out)
     assert line.pop("request_id")
     assert line == {"route": "GET /incidents/{id}", "status_code": 500, "exception": "ResourceNotFoundException"}
+
+
+def test_a_failure_of_dynamodb_is_counted_when_it_happens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_dynamodb", store.connect("http://127.0.0.1:9"))
+    before = time.time()
+    response = Client(Gateway()).get("/incidents?status=open", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    assert response.status_code == 503
+    line = json.loads(capsys.readouterr().out)
+    assert counted(line) == {"Unavailable"}
+    assert before - 1 <= line["_aws"]["Timestamp"] / 1000 <= time.time()  # milliseconds since 1970
 
 
 def test_every_metric_of_a_request_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
