@@ -147,8 +147,8 @@ lock: .venv/for-all  ## pin what pyproject.toml asks for; UPGRADE=1 takes the ne
 	$(compile) pyproject.toml --output-file infra/layer/requirements.txt
 	$(compile) pyproject.toml --group local $(call constraints,infra/layer/requirements.txt) --output-file infra/local/requirements.txt
 	$(compile) pyproject.toml --group dev $(call constraints,$(run_pins)) --output-file tests/requirements.txt
-	$(compile) --group fastapi-mangum --constraint infra/layer/requirements.txt --output-file $(peers)/fastapi_mangum/requirements.txt
-	$(compile) --group bare --constraint infra/layer/requirements.txt --output-file $(peers)/bare/requirements.txt
+	$(compile) --group fastapi-mangum $(addprefix --constraint ,$(all_pins)) --output-file $(peers)/fastapi_mangum/requirements.txt
+	$(compile) --group bare $(addprefix --constraint ,$(all_pins)) --output-file $(peers)/bare/requirements.txt
 	$(compile) --group sam --output-file infra/sam/requirements.txt
 	$(compile) --group checkov --output-file infra/checkov/requirements.txt
 	$(compile) --group aws --output-file tests/e2e/requirements.txt

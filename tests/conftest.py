@@ -37,10 +37,6 @@ TEMPLATE = template.load()
 environment.isolate()
 os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment())
 
-# Calls to this machine do not go through a proxy, for the tests' clients and for the programs that tests start.
-NO_PROXY = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
-os.environ.update(NO_PROXY=NO_PROXY, no_proxy=NO_PROXY)
-
 CI = "CI" in os.environ
 ALLOWED_SKIPS: dict[str, str] = {}
 """The skips that CI accepts: the reason that a test gives, and why CI cannot have what is missing."""
