@@ -1,6 +1,6 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz check format openapi lint-openapi \
-	bench bench-list build deploy lock runtime
+	bench bench-list build deploy key keys revoke lock runtime
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -89,6 +89,18 @@ deploy: runtime $(sam_installed)  ## build and deploy to AWS as samconfig.toml's
 	$(build_environment) $(SAM) build --config-env prod $(overrides)
 	$(build_environment) $(SAM) deploy --config-env prod $(region) $(stack) $(overrides)
 
+# Variables of the command line reach the shell by its environment, whatever characters they have.
+access_keys = @$(python) -m infra.keys --stack "$${STACK:-incident-api}"
+
+key: .venv/for-run  ## make an access key for the deployed API: NAME=partner-x ROLE=reporter (SOURCE=partner STACK=name)
+	$(access_keys) create --name "$$NAME" --role "$$ROLE" --source "$$SOURCE"
+
+keys: .venv/for-run  ## list the access keys
+	$(access_keys) list
+
+revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CREATED=time, for one of them)
+	$(access_keys) revoke --name "$$NAME" --created "$$CREATED"
+
 bench: bench-list $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
 	$(build_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
 	PATH="$$PWD/.venv-runtime/bin:$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
@@ -127,7 +139,7 @@ all_pins := $(run_pins) tests/requirements.txt
 
 define install
 @[ -n "$(1)" ] || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=/path/to/python"; exit 1; }
-@echo "Setting up $(@D), this once ..."
+@echo "Setting up $(@D), this once ..." >&2
 @"$(1)" -m venv $(@D) || { echo "Python cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 @# Without looking for dependencies: the pins are all there is, and pip does not find them for a package with extras.
 @$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$^)

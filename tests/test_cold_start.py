@@ -42,11 +42,20 @@ LAYER_MB = 17
 
 @pytest.mark.parametrize("function", FUNCTIONS.values())
 def test_importing_a_function_loads_nothing_heavy(function: str) -> None:
+    assert not HEAVY & loaded_by(function)
+
+
+def test_importing_the_authorizer_loads_botocore_alone() -> None:
+    assert not {"aws_lambda_powertools", "boto3", "pydantic"} & loaded_by("authorize")
+
+
+def loaded_by(function: str) -> set[str]:
+    """The modules that importing a function loads."""
     code = f"import json, sys, {function}; print(json.dumps(list(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
     loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
     assert function in loaded
-    assert not HEAVY & set(loaded)
+    return set(loaded)
 
 
 def test_the_layer_is_small() -> None:

@@ -146,11 +146,11 @@ class Template(BaseModel):
         variables = {name: value for each in declared for name, value in each.Variables.items()}
         return {name: str(self._resolve(value, parameters)) for name, value in variables.items()}
 
-    def table(self) -> "CreateTableInputTypeDef":
-        """The request that creates the table. A local table's name is its logical id, as it is under `sam local`."""
-        asked = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-        properties = self.Resources[TABLE].Properties
-        return cast("CreateTableInputTypeDef", {"TableName": TABLE} | {name: properties[name] for name in asked})
+    def table(self, name: str = TABLE) -> "CreateTableInputTypeDef":
+        """The request that creates a table. A local table's name is its logical id, as it is under `sam local`."""
+        asked = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
+        declared = {key: value for key, value in self.Resources[name].Properties.items() if key in asked}
+        return cast("CreateTableInputTypeDef", {"TableName": name} | declared)
 
     def _holds(self, condition: JsonValue, parameters: Mapping[str, str]) -> bool:
         """Evaluate a condition: a name, or an intrinsic function of conditions."""

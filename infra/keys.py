@@ -1,0 +1,157 @@
+"""The access keys of a deployed stack: `make key`, `make keys`, `make revoke`.
+
+With the AWS credentials of whoever runs it, who needs cloudformation:DescribeStacks, and dynamodb:PutItem, Scan or DeleteItem on
+the keys' table. A key is printed once, when it is made, alone on the standard output; the table has its SHA-256.
+"""
+
+import argparse
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+NAME_PATTERN = r"[a-z0-9-]{1,64}"
+ROLES = ("reporter", "observer", "operator", "telegram")
+SOURCES = ("operator", "monitoring", "partner")
+
+Key = dict[str, str]
+"""An item of the table: `key_hash`, `name`, `role`, perhaps `source`, and `created_at`."""
+
+
+class KeysError(Exception):
+    """Why a command did nothing: one line for the person who gave it."""
+
+
+class Keys:
+    """The access keys in one table."""
+
+    def __init__(self, dynamodb: "DynamoDBClient", table: str) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+
+    def create(self, name: str, role: str, source: str = "") -> str:
+        """Store a new key; return it."""
+        key = f"inc_{secrets.token_urlsafe(32)}"
+        item = {
+            "key_hash": sha256(key.encode()).hexdigest(),
+            "name": name,
+            "role": role,
+            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if source:
+            item["source"] = source
+        self._dynamodb.put_item(
+            TableName=self._table, Item={attribute: {"S": value} for attribute, value in item.items()}
+        )
+        return key
+
+    def all(self) -> list[Key]:
+        """Every key, by name, the oldest of a name first."""
+        pages = self._dynamodb.get_paginator("scan").paginate(TableName=self._table, ConsistentRead=True)
+        items = [
+            {attribute: value["S"] for attribute, value in item.items()} for page in pages for item in page["Items"]
+        ]
+        return sorted(items, key=lambda key: (key["name"], key["created_at"]))
+
+    def revoke(self, key: Key) -> None:
+        """Delete a key. The gateway may accept it for another minute."""
+        self._dynamodb.delete_item(TableName=self._table, Key={"key_hash": {"S": key["key_hash"]}})
+
+
+def find(stack: str) -> Keys:
+    """The access keys of a stack. Raises `KeysError`."""
+    config = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+    # boto3 does not read AWS_REGION, as other tools do.
+    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    try:
+        (found,) = session.client("cloudformation", config=config).describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise KeysError(
+            f"There is no stack {stack} in {session.region_name}: name the stack with STACK, its region with AWS_REGION."
+        ) from None
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    if "KeysTableName" not in outputs:
+        raise KeysError(f"The stack {stack} has no access keys: deploy this version of it first.")
+    return Keys(session.client("dynamodb", config=config), outputs["KeysTableName"])
+
+
+def listing(keys: Iterable[Key]) -> str:
+    """The keys as a table for people."""
+    columns = ("name", "role", "source", "created_at")
+    rows = [("NAME", "ROLE", "SOURCE", "CREATED"), *(tuple(key.get(column, "-") for column in columns) for key in keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def create(stack: str, name: str, role: str, source: str) -> None:
+    """Make a key and print it."""
+    broken = []
+    if not re.fullmatch(NAME_PATTERN, name):
+        broken.append("NAME has 1 to 64 of the characters a-z, 0-9 and -.")
+    if role not in ROLES:
+        broken.append(f"ROLE is one of {', '.join(ROLES)}.")
+    if source and source not in SOURCES:
+        broken.append(f"SOURCE is one of {', '.join(SOURCES)}, or is left out.")
+    if broken:
+        raise KeysError(" ".join(broken))
+    key = find(stack).create(name, role, source)
+    print(key)
+    print("This is the only time that the key is shown. It works at once.", file=sys.stderr)
+
+
+def revoke(stack: str, name: str, created: str) -> None:
+    """Delete the keys of a name, or of these the one made at this moment, once the person at the terminal agrees."""
+    keys = find(stack)
+    found = [key for key in keys.all() if key["name"] == name and created in ("", key["created_at"])]
+    if not found:
+        raise KeysError(f"There is no such key in {stack}: make keys shows those there are.")
+    print(listing(found), file=sys.stderr)
+    if sys.stdin.isatty():
+        print("Revoke? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise KeysError("Nothing was revoked.")
+    for key in found:
+        keys.revoke(key)
+    print("Revoked. The gateway may accept a key for another minute.", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="infra.keys", description="The access keys of a deployed stack.")
+    parser.add_argument("--stack", required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    creating = commands.add_parser("create")
+    creating.add_argument("--name", required=True)
+    creating.add_argument("--role", required=True)
+    creating.add_argument("--source", default="")
+    commands.add_parser("list")
+    revoking = commands.add_parser("revoke")
+    revoking.add_argument("--name", required=True)
+    revoking.add_argument("--created", default="", help="when the one key to revoke was made, as `list` shows it")
+    options = parser.parse_args()
+    try:
+        match options.command:
+            case "create":
+                create(options.stack, options.name, options.role, options.source)
+            case "list":
+                print(listing(find(options.stack).all()))
+            case "revoke":
+                revoke(options.stack, options.name, options.created)
+    except (KeysError, BotoCoreError, ClientError) as error:
+        sys.exit(" ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    main()

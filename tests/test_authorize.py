@@ -1,0 +1,329 @@
+"""The authorizer, with events as an HTTP API sends them, on moto's DynamoDB."""
+
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.moto_server.werkzeug_app import create_backend_app
+
+import authorize
+from infra.keys import Keys
+from infra.local.event import http_event
+from tests.conftest import TEMPLATE
+from tests.faults import LASTING as PERMANENT
+from tests.faults import PASSING as TRANSIENT
+from tests.faults import Fault, Proxy
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+    from types_boto3_dynamodb import DynamoDBClient
+
+    from authorize import _Answer
+
+NOT_IN_THE_TEMPLATE_YET = {"POST /alerts", "POST /telegram"}
+ROUTES = sorted(set().union(*authorize.ROLES.values()))
+ROUTE = "GET /incidents"
+Ask = Callable[..., "_Answer"]
+
+
+@pytest.fixture
+def keys(dynamodb: "DynamoDBClient") -> Iterator[Keys]:
+    """The access keys: none."""
+    dynamodb.create_table(**TEMPLATE.table("KeysTable"))
+    yield Keys(dynamodb, "KeysTable")
+    dynamodb.delete_table(TableName="KeysTable")
+
+
+def ask(route: str, headers: dict[str, str]) -> "_Answer":
+    """What the authorizer answers to a request of this route.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
+    """
+    method, _, path = route.partition(" ")
+    event = http_event(method, path, route_key=route, headers=headers)
+    del event["isBase64Encoded"]
+    event |= {
+        "type": "REQUEST",
+        "routeArn": f"arn:aws:execute-api:eu-central-1:123456789012:local/$default/{method}{path}",
+        "identitySource": [*headers.values(), route],
+    }
+    # Through JSON, as it reaches a function.
+    answer: _Answer = json.loads(json.dumps(authorize.handler(json.loads(json.dumps(event)), None)))
+    return answer
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def presented(route: str, key: str) -> dict[str, str]:
+    """The header in which clients of this route send a key."""
+    return {"X-Telegram-Bot-Api-Secret-Token": key} if route == "POST /telegram" else bearer(key)
+
+
+def refused(reason: str, **caller: str) -> dict[str, object]:
+    return {"isAuthorized": False, "context": {"reason": reason, **caller}}
+
+
+# ---- which role may use which route
+
+
+CREATE = {"POST /incidents", "POST /incidents/{proxy+}"}
+READ = {"GET /incidents", "GET /incidents/{proxy+}", "GET /incidents/{id}", "GET /incidents/{id}/history"}
+ALLOWED = {
+    "reporter": {*CREATE, "POST /alerts"},
+    "observer": READ,
+    "operator": {*CREATE, *READ, "PATCH /incidents/{id}"},
+    "telegram": {"POST /telegram"},
+}
+
+
+@pytest.mark.parametrize("role", authorize.ROLES)
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_role_may_use_its_own_routes_and_no_others(keys: Keys, role: str, route: str) -> None:
+    answer = ask(route, presented(route, keys.create("someone", role)))
+    if route in ALLOWED[role]:
+        assert answer == {"isAuthorized": True, "context": {"caller": "someone"}}
+    else:
+        assert answer == refused("role may not use route", caller="someone")
+
+
+def test_every_route_of_the_template_is_decided() -> None:
+    declared = {route.key for route in TEMPLATE.routes()}
+    assert declared <= set(ROUTES), "a route that no role may use"
+    assert set(ROUTES) - declared == NOT_IN_THE_TEMPLATE_YET, "a role for a route that does not exist"
+
+
+@pytest.mark.parametrize("route", ["DELETE /incidents/{id}", "GET /keys", "ANY /{proxy+}", "$default", ""])
+def test_a_route_that_nobody_has_decided_on_is_closed(keys: Keys, route: str) -> None:
+    for role in authorize.ROLES:
+        assert not ask(route, bearer(keys.create("someone", role)))["isAuthorized"]
+
+
+def test_a_role_that_this_version_does_not_know_may_do_nothing(keys: Keys) -> None:
+    key = keys.create("someone", "owner")
+    assert not any(ask(route, presented(route, key))["isAuthorized"] for route in ROUTES)
+
+
+def test_the_source_of_a_key_reaches_the_functions(keys: Keys) -> None:
+    key = keys.create("partner-x", "reporter", "partner")
+    assert ask("POST /incidents", bearer(key)) == {
+        "isAuthorized": True,
+        "context": {"caller": "partner-x", "source": "partner"},
+    }
+
+
+# ---- how a key is presented
+
+
+def test_the_scheme_is_bearer_or_basic_in_any_case(keys: Keys) -> None:
+    key = keys.create("someone", "observer")
+    (of_basic,) = basic("", key).values()
+    accepted = [
+        bearer(key),
+        {"authorization": f"bearer {key}"},
+        {"AUTHORIZATION": f"BEARER {key}"},
+        basic("", key),
+        basic("incident-api", key),
+        basic("кто-то", key),
+        {"Authorization": of_basic.replace("Basic", "basic")},
+    ]
+    for headers in accepted:
+        assert ask(ROUTE, headers)["isAuthorized"], headers
+
+
+def test_a_header_that_presents_no_key_is_refused(keys: Keys, dynamodb_is_not_asked: None) -> None:  # noqa: ARG001
+    key = keys.create("someone", "observer")
+    encoded = b64encode(f":{key}".encode()).decode()
+    headers: list[dict[str, str]] = [
+        {},
+        {"X-Api-Key": key},
+        {"X-Telegram-Bot-Api-Secret-Token": key},
+        *(
+            {"Authorization": value}
+            for value in (
+                "",
+                " ",
+                "bearer",
+                "Bearer ",
+                "Basic",
+                "Basic ",
+                key,
+                f"Bearer {key} ",
+                f"Bearer  {key}",
+                f"Bearer\t{key}",
+                f"Bearer {key}\n",
+                f"Bearer {key},Bearer {key}",  # two headers
+                f"Bearer {key}, Basic {encoded}",
+                f"Bearer {encoded}",
+                f"Token {key}",
+                f"Basic {key}",
+                f"Basic {encoded[:-1]}",
+                f"Basic {encoded[:4]}!{encoded[4:]}",
+                f"Basic {b64encode(key.encode()).decode()}",  # a user name without a password
+                f"Basic {b64encode(f'{key}:'.encode()).decode()}",
+                f"Basic {b64encode(b':' + bytes([0xFF])).decode()}",
+                "Basic 🔑",
+                "Bearer 🔑",
+                f"Bearer {key}é",
+                f"Bearer {key[:-1]}\N{FULLWIDTH DIGIT ONE}",
+                f"Bearer \udcff{key}",
+                f"Bearer {'x' * 10_000}",
+                f"Bearer {key * 200}",
+            )
+        ),
+    ]
+    for each in headers:
+        assert ask(ROUTE, each) == refused("no access key"), each
+
+
+@pytest.fixture
+def dynamodb_is_not_asked() -> Iterator[None]:
+    """Check that the authorizer has nothing looked up."""
+    asked: list[str] = []
+
+    def note(operation_name: str, **_: object) -> None:
+        asked.append(operation_name)
+
+    events = authorize._dynamodb.meta.events
+    events.register("request-created.dynamodb", note)
+    yield
+    events.unregister("request-created.dynamodb", note)
+    assert asked == []
+
+
+def test_telegram_s_header_counts_for_its_route_alone(keys: Keys) -> None:
+    telegram, operator = keys.create("chat", "telegram"), keys.create("someone", "operator")
+    header = "X-Telegram-Bot-Api-Secret-Token"
+    assert ask("POST /telegram", {header: telegram})["isAuthorized"]
+    assert not ask("POST /telegram", bearer(telegram))["isAuthorized"]
+    # The gateway repeats an answer for one value of Authorization: no other header may have decided it.
+    assert not ask(ROUTE, {header: operator, "Authorization": "Bearer anything"})["isAuthorized"]
+    assert not ask("POST /telegram", {header: "anything"} | bearer(telegram))["isAuthorized"]
+
+
+# ---- only a stored key
+
+
+def test_no_random_key_and_no_part_of_a_good_one_gets_in(keys: Keys) -> None:
+    key = keys.create("someone", "operator")
+    guesses = {key[:length] for length in range(len(key))} | {key[start:] for start in range(1, len(key))}
+    # The last character stands for four bits: others would decode to the same bytes.
+    guesses |= {key[:-1] + last for last in "AEIMQUYcgkosw048abcdef" if last != key[-1]}
+    guesses |= {key.upper(), key.swapcase(), f"{key}x", f"{key}=", f"inc_{key}"}
+    assert ask(ROUTE, bearer(key))["isAuthorized"]
+    for guess in guesses:
+        for headers in (bearer(guess), basic("", guess)):
+            assert not ask(ROUTE, headers)["isAuthorized"], guess
+    for _ in range(1000):
+        assert ask(ROUTE, bearer(f"inc_{secrets.token_urlsafe(32)}")) == refused("unknown access key")
+
+
+def test_the_hash_of_a_key_is_no_key(keys: Keys, dynamodb: "DynamoDBClient") -> None:
+    keys.create("someone", "operator")
+    (item,) = dynamodb.scan(TableName="KeysTable")["Items"]
+    assert ask(ROUTE, bearer(item["key_hash"]["S"])) == refused("no access key")
+    assert ask(ROUTE, bearer(f"inc_{item['key_hash']['S'][:43]}")) == refused("unknown access key")
+
+
+def test_the_table_has_no_key_in_it(keys: Keys, dynamodb: "DynamoDBClient") -> None:
+    made = [keys.create("someone", "operator") for _ in range(3)]
+    dump = json.dumps(dynamodb.scan(TableName="KeysTable")["Items"])
+    assert dump.count("someone") == 3
+    for key in made:
+        assert key not in dump
+        assert key.removeprefix("inc_") not in dump
+
+
+def test_two_keys_of_one_name_are_good_until_each_is_revoked(keys: Keys) -> None:
+    old, new = (keys.create("someone", "observer") for _ in range(2))
+    assert ask(ROUTE, bearer(old)) == ask(ROUTE, bearer(new))
+    keys.revoke(keys.all()[0])
+    assert ask(ROUTE, bearer(old)) == refused("unknown access key")
+    assert ask(ROUTE, bearer(new))["isAuthorized"]
+
+
+# ---- what is logged
+
+
+def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter, unknown = keys.create("someone", "reporter"), f"inc_{secrets.token_urlsafe(32)}"
+    for headers in (bearer("a-secret"), bearer(unknown), bearer(reporter)):
+        ask(ROUTE, headers)
+    output = capsys.readouterr().out
+    for secret in ("a-secret", unknown, reporter):
+        assert secret not in output
+        assert secret.removeprefix("inc_") not in output
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [(line["refused"], line.get("caller")) for line in lines] == [
+        ("no access key", None),
+        ("unknown access key", None),
+        ("role may not use route", "someone"),
+    ]
+    for line in lines:
+        assert line["route"] == ROUTE
+        assert line["request_id"]
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive == {
+            "Namespace": "IncidentApi/local",
+            "Dimensions": [[]],
+            "Metrics": [{"Name": "Refusals", "Unit": "Count"}],
+        }
+        assert line["Refusals"] == 1
+
+
+def test_an_allowed_request_is_not_logged_here(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(ROUTE, bearer(keys.create("someone", "observer")))
+    assert capsys.readouterr().out == ""
+
+
+# ---- when DynamoDB fails
+
+
+@pytest.fixture(scope="module")
+def proxy(serve: Callable[["WSGIApplication"], str]) -> Iterator[Proxy]:
+    """A proxy before moto's DynamoDB, on a real socket, and the authorizer behind it."""
+    proxy = Proxy(serve(create_backend_app("dynamodb")))
+    with proxy.listening() as address, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(authorize, "_dynamodb", authorize.connect(address))
+        authorize._dynamodb.create_table(**TEMPLATE.table("KeysTable"))
+        yield proxy
+        authorize._dynamodb.delete_table(TableName="KeysTable")
+
+
+@pytest.mark.parametrize("fault", [*TRANSIENT, *PERMANENT], ids=repr)
+def test_a_failure_of_dynamodb_is_never_an_answer(proxy: Proxy, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = authorize.CONFIG.merge(Config(read_timeout=0.3, retries={"mode": "standard", "total_max_attempts": 1}))
+    monkeypatch.setattr(authorize, "CONFIG", impatient)
+    monkeypatch.setattr(authorize, "_dynamodb", authorize.connect(authorize._dynamodb.meta.endpoint_url))
+    headers = bearer(Keys(authorize._dynamodb, "KeysTable").create("someone", "observer"))
+    assert ask(ROUTE, headers)["isAuthorized"]
+    proxy.script = iter([fault])
+    with pytest.raises((BotoCoreError, ClientError)):
+        ask(ROUTE, headers)
+
+
+def test_one_failure_is_made_good_by_a_second_attempt(proxy: Proxy) -> None:
+    headers = bearer(Keys(authorize._dynamodb, "KeysTable").create("someone", "observer"))
+    for fault in (each for each in TRANSIENT if each.status in (0, 500, 503) and not each.stalls):
+        proxy.script = iter([fault])
+        assert ask(ROUTE, headers)["isAuthorized"], fault
+
+
+def test_the_longest_wait_for_dynamodb_is_inside_the_gateways_timeout() -> None:
+    config = vars(authorize.connect().meta.config)
+    attempts = config["retries"]["total_max_attempts"]
+    longest = attempts * (config["connect_timeout"] + config["read_timeout"]) + sum(2**n for n in range(attempts - 1))
+    timeout = TEMPLATE.functions()["AuthorizeFunction"].Timeout
+    # "Timeout for Lambda authorizer response":
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
+    assert longest < timeout < 10
