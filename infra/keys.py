@@ -1,7 +1,7 @@
 """The access keys of a deployed stack: `make key`, `make keys`, `make revoke`.
 
-With the AWS credentials of whoever runs it, who needs cloudformation:DescribeStacks, and dynamodb:PutItem, Scan or DeleteItem on
-the keys' table. A key is printed once, when it is made, alone on the standard output; the table has its SHA-256.
+They use the AWS credentials in the environment, which need cloudformation:DescribeStacks, and dynamodb:PutItem, Scan or
+DeleteItem on the keys' table. A key is printed once, when it is made, alone on the standard output; the table has its SHA-256.
 """
 
 import argparse

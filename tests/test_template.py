@@ -38,6 +38,7 @@ RULES = {
     "Latency": Rule("p99", "GreaterThanThreshold", 2000, 300, (3, 3)),
     "Errors": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (1, 1)),
     "Throttles": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (1, 1)),
+    "Refusals": Rule("Sum", "GreaterThanOrEqualToThreshold", 100, 300, (1, 1)),
     "WriteThrottleEvents": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (2, 5)),
     "ReadThrottleEvents": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (2, 5)),
 }
