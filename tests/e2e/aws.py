@@ -1,22 +1,21 @@
-"""An emulated AWS, the stack that the SAM CLI deploys to it, and a client that signs what it asks for."""
+"""An emulated AWS, the stack that the SAM CLI deploys to it, and clients with access keys."""
 
+import json
 import os
 import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import quote, urlencode
 
 import boto3
 import httpx
 import yaml
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from pydantic import BaseModel, Field, JsonValue
@@ -28,23 +27,6 @@ REGION = "eu-central-1"
 ACCOUNT = "000000000000"
 ADMINISTRATOR = Credentials("test", "test")
 SAM = ["sam"] if shutil.which("sam") else [str(ROOT / ".venv-sam/bin/python"), "-m", "samcli"]
-
-
-class Signed(httpx.Auth):
-    """AWS's Signature Version 4, made by botocore."""
-
-    requires_request_body = True
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._signer = SigV4Auth(credentials, "execute-api", REGION)
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        # What is signed has the query encoded AWS's way, whatever way the client chose.
-        query = urlencode(request.url.params.multi_items(), safe="", quote_via=quote)
-        aws = AWSRequest(request.method, f"{request.url.copy_with(query=None)}?{query}", data=request.content)
-        self._signer.add_auth(aws)
-        request.headers.update(dict(aws.headers.items()))
-        yield request
 
 
 class _To(httpx.HTTPTransport):
@@ -61,7 +43,7 @@ class _To(httpx.HTTPTransport):
 
 
 class _Integration(BaseModel):
-    uri: dict[str, str]
+    uri: JsonValue
 
 
 class _Method(BaseModel):
@@ -69,10 +51,27 @@ class _Method(BaseModel):
     security: list[dict[str, list[str]]]
 
 
+class _Authorizer(BaseModel):
+    uri: JsonValue = Field(alias="authorizerUri")
+    ttl: int = Field(alias="authorizerResultTtlInSeconds")
+    identity_source: list[str] = Field(alias="identitySource")
+    payload_format: str = Field(alias="authorizerPayloadFormatVersion")
+    simple_responses: bool = Field(alias="enableSimpleResponses")
+
+
+class _SecurityScheme(BaseModel):
+    authorizer: _Authorizer = Field(alias="x-amazon-apigateway-authorizer")
+
+
+class _Components(BaseModel):
+    schemes: dict[str, _SecurityScheme] = Field(alias="securitySchemes")
+
+
 class ApiBody(BaseModel):
-    """The OpenAPI document that SAM makes of the routes."""
+    """The OpenAPI document that SAM makes of the routes and their authorizers."""
 
     paths: dict[str, dict[str, _Method]]
+    components: _Components
 
 
 class Resource(BaseModel):
@@ -183,10 +182,31 @@ class Aws:
     def table(self) -> str:
         return self.output("TableName")
 
-    def client(self, credentials: Credentials | None = ADMINISTRATOR) -> httpx.Client:
-        """A client of the API at the address that the stack says; it signs with these credentials, or not at all."""
-        auth = Signed(credentials) if credentials else None
-        return httpx.Client(base_url=self.output("ApiUrl"), auth=auth, transport=_To(self.endpoint), timeout=30)
+    def make(self, *arguments: str) -> str:
+        """Run make with the administrator's credentials; return what it printed."""
+        command = ["make", "--silent", *arguments, f"STACK={self.stack}"]
+        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint}
+        return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def make_key(self, name: str, role: str, source: str = "") -> str:
+        """A new access key."""
+        key, end, rest = self.make("key", f"NAME={name}", f"ROLE={role}", f"SOURCE={source}").partition("\n")
+        assert (end, rest) == ("\n", ""), "more than the key on the standard output"
+        return key
+
+    @cached_property
+    def operators_key(self) -> str:
+        """An access key of the role operator."""
+        return self.make_key("operator", "operator")
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """A client of the API at the URL that the stack says, with this access key, or with an operator's."""
+        return self.anonymous_client({"Authorization": f"Bearer {key or self.operators_key}"})
+
+    def anonymous_client(self, headers: dict[str, str] | None = None) -> httpx.Client:
+        """A client of the API with these headers, and no access key but one that they contain."""
+        transport = _To(self.endpoint)
+        return httpx.Client(base_url=self.output("ApiUrl"), headers=headers, transport=transport, timeout=30)
 
     def _add_routes(self) -> None:
         # The emulator does not read the document that holds the routes of an API.
@@ -195,23 +215,39 @@ class Aws:
         if gateway.get_routes(ApiId=api)["Items"]:
             return
         body = ApiBody.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
+        authorizers = {}
+        for name, scheme in body.components.schemes.items():
+            declared = scheme.authorizer
+            created = gateway.create_authorizer(
+                ApiId=api,
+                Name=name,
+                AuthorizerType="REQUEST",
+                AuthorizerUri=self._function_arn(declared.uri),
+                AuthorizerPayloadFormatVersion=declared.payload_format,
+                EnableSimpleResponses=declared.simple_responses,
+                IdentitySource=declared.identity_source,
+                AuthorizerResultTtlInSeconds=declared.ttl,
+            )
+            authorizers[name] = created["AuthorizerId"]
         for path, methods in body.paths.items():
-            for method, declared in methods.items():
-                (function,) = re.findall(r"\{(\w+)\.Arn\}", declared.integration.uri["Fn::Sub"])
-                arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
+            for method, operation in methods.items():
+                arn = self._function_arn(operation.integration.uri)
                 integration = gateway.create_integration(
                     ApiId=api, IntegrationType="AWS_PROXY", IntegrationUri=arn, PayloadFormatVersion="2.0"
                 )
-                (security,) = declared.security
-                assert list(security) == ["AWS_IAM"]
-                # Its greedy variables do not match an empty rest of the path, as API Gateway's do.
-                for each in {path, path.replace("{proxy+}", "")}:
-                    gateway.create_route(
-                        ApiId=api,
-                        RouteKey=f"{method.upper()} {each}",
-                        AuthorizationType="AWS_IAM",
-                        Target=f"integrations/{integration['IntegrationId']}",
-                    )
+                ((authorizer,),) = operation.security
+                gateway.create_route(
+                    ApiId=api,
+                    RouteKey=f"{method.upper()} {path}",
+                    AuthorizationType="CUSTOM",
+                    AuthorizerId=authorizers[authorizer],
+                    Target=f"integrations/{integration['IntegrationId']}",
+                )
+
+    def _function_arn(self, uri: JsonValue) -> str:
+        """The function that a URI of the template names."""
+        (function,) = re.findall(r"(\w+Function)\b", json.dumps(uri))
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
 
 
 @contextmanager

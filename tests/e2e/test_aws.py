@@ -4,24 +4,29 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from base64 import b64encode
 from collections import Counter
 from dataclasses import replace
+from http.client import HTTPResponse
 from pathlib import Path
 
 import boto3
+import httpx
 import pytest
 from botocore import xform_name
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from pydantic import JsonValue
 
+from infra import keys
 from infra.local import template
-from tests.e2e.aws import REGION, ROOT, ApiBody, Aws, Processed
-from tests.steps import report
+from tests.e2e.aws import ROOT, ApiBody, Aws, Processed
+from tests.steps import bad_input, report
 
-FUNCTIONS = sorted({route.function for route in template.load().routes()})
+FUNCTIONS = sorted(template.load().functions())
 GOOD = {"description": "x", "source": "partner"}
 
 
@@ -40,57 +45,253 @@ def processed(deployed: Aws) -> Processed:
 # ---- who may call
 
 
-def user(aws: Aws, name: str, *policies: str) -> Credentials:
-    """The keys of a new IAM user that has these of the stack's policies."""
-    aws.iam.create_user(UserName=name)
-    for policy in policies:
-        aws.iam.attach_user_policy(UserName=name, PolicyArn=aws.output(policy))
-    key = aws.iam.create_access_key(UserName=name)["AccessKey"]
-    return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+CALLS = {
+    "POST /incidents": ("POST", "/incidents"),
+    "POST /incidents/{proxy+}": ("POST", "/incidents/x/y"),
+    "GET /incidents": ("GET", "/incidents"),
+    "GET /incidents/{proxy+}": ("GET", "/incidents/x/y"),
+    "GET /incidents/{id}": ("GET", "/incidents/9999"),
+    "GET /incidents/{id}/history": ("GET", "/incidents/9999/history"),
+    "PATCH /incidents/{id}": ("PATCH", "/incidents/9999"),
+}
+"""A request of each route."""
+
+REFUSED = (403, {"message": "Forbidden"})
 
 
-def answers(aws: Aws, credentials: Credentials | None) -> list[int]:
-    """The status of a call of each route: create, create with a slash, list, list with a slash, read, change."""
-    with aws.client() as administrator:
-        path = f"/incidents/{report(administrator)['id']}"
-    with aws.client(credentials) as client:
-        calls = [
-            client.post("/incidents", json=GOOD),
-            client.post("/incidents/", json=GOOD),
-            client.get("/incidents"),
-            client.get("/incidents/"),
-            client.get(path),
-            client.patch(path, json={"status": "closed"}),
+def call(client: httpx.Client, route: str, **headers: str) -> tuple[int, JsonValue]:
+    """The status and the body of the response to a request of this route."""
+    method, path = CALLS[route]
+    bodies: dict[str, dict[str, str]] = {"POST": GOOD, "PATCH": {"status": "closed"}}
+    response = client.request(method, path, json=bodies.get(method), headers=headers)
+    return response.status_code, response.json()
+
+
+@pytest.fixture(scope="session")
+def access_keys(deployed: Aws) -> dict[str, str]:
+    """A key of each role."""
+    return {role: deployed.make_key(role, role) for role in keys.ROLES}
+
+
+def test_there_is_a_call_of_every_route() -> None:
+    assert set(CALLS) == {route.key for route in template.load().routes()}
+
+
+@pytest.mark.parametrize("role", keys.ROLES)
+@pytest.mark.parametrize("route", CALLS)
+def test_a_role_may_use_its_own_routes_and_no_others(
+    deployed: Aws, access_keys: dict[str, str], role: str, route: str
+) -> None:
+    method = route.partition(" ")[0]
+    allowed = method in {"reporter": ["POST"], "observer": ["GET"], "operator": ["POST", "GET", "PATCH"]}.get(role, [])
+    with deployed.client(access_keys[role]) as client:
+        status, body = call(client, route)
+    assert (status in (200, 201, 404)) == allowed
+    assert ((status, body) == REFUSED) == (not allowed)
+
+
+def test_what_is_allowed_on_one_route_is_allowed_on_no_other(deployed: Aws) -> None:
+    # With a new key, of which the gateway has no answer yet.
+    with deployed.client(deployed.make_key("new-reporter", "reporter")) as client:
+        for _ in range(3):
+            assert call(client, "POST /incidents")[0] == 201
+            for route in CALLS:
+                assert (call(client, route) == REFUSED) == (not route.startswith("POST "))
+
+
+def test_an_answer_of_the_authorizer_is_repeated_for_a_minute(deployed: Aws) -> None:
+    """Else the tests above say nothing about what the cache keeps apart, and each request costs two invocations."""
+    gateway = boto3.client("apigatewayv2", endpoint_url=deployed.endpoint)
+    (authorizer,) = gateway.get_authorizers(ApiId=deployed.resource("IncidentApi"))["Items"]
+    assert authorizer["AuthorizerResultTtlInSeconds"] == 60
+    assert authorizer["IdentitySource"] == ["$request.header.Authorization", "$context.routeKey"]
+    key = deployed.make_key("cached", "observer")
+    with deployed.client(key) as client:
+        assert call(client, "GET /incidents")[0] == 200
+        deployed.make("revoke", "NAME=cached")
+        assert call(client, "GET /incidents")[0] == 200
+
+
+@pytest.mark.parametrize("route", CALLS)
+def test_without_a_key_the_gateway_answers_401(deployed: Aws, route: str) -> None:
+    with deployed.anonymous_client() as client:
+        for headers in ({}, {"X-Telegram-Bot-Api-Secret-Token": deployed.operators_key}, {"Authorization": ""}):
+            assert call(client, route, **headers) == (401, {"message": "Unauthorized"})
+
+
+def authorization_headers(key: str) -> dict[str, bytes]:
+    """Values of the header that contain no key, not this one, or not in the right place; by what is wrong with them."""
+    encoded = b64encode(f":{key}".encode())
+    return {
+        "garbage": b"garbage",
+        "a word": b"bearer",
+        "a scheme and a space": b"Bearer ",
+        "no scheme": key.encode(),
+        "another scheme": b"Token " + key.encode(),
+        "truncated": f"Bearer {key[:-1]}".encode(),
+        "one character more": f"Bearer {key}x".encode(),
+        "a key that was never made": b"Bearer inc_" + b"x" * 43,
+        "Basic without base64": f"Basic {key}".encode(),
+        "Basic, truncated": b"Basic " + encoded[:-1],
+        "Basic, the key as the user": b"Basic " + b64encode(f"{key}:".encode()),
+        "10 KB": b"Bearer " + b"x" * 10_000,
+        "bytes that are not ASCII": b"Bearer \xff\xfe\xd0\xba",
+        "a key and bytes that are not ASCII": f"Bearer {key}".encode() + b"\xff",
+        "two keys": f"Bearer {key}, Bearer {key}".encode(),
+    }
+
+
+@pytest.mark.parametrize("wrong", authorization_headers(""))
+def test_a_wrong_header_is_refused_and_never_a_5xx(deployed: Aws, wrong: str) -> None:
+    """Over a bare socket: HTTP clients refuse to send some of these."""
+    address = httpx.URL(deployed.endpoint)
+    host = httpx.URL(deployed.output("ApiUrl")).host
+    value = authorization_headers(deployed.operators_key)[wrong]
+    with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
+        connection.sendall(
+            f"GET /incidents HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: ".encode()
+            + value
+            + b"\r\n\r\n"
+        )
+        response = HTTPResponse(connection)
+        response.begin()
+        assert 400 <= response.status < 500
+        assert b"description" not in response.read()
+
+
+@pytest.mark.parametrize("route", CALLS)
+def test_basic_carries_a_key_as_well(deployed: Aws, route: str) -> None:
+    with deployed.anonymous_client() as client:
+        client.auth = ("anyone", deployed.operators_key)
+        assert call(client, route)[0] in (200, 201, 404)
+        client.auth = (deployed.operators_key, "")
+        assert call(client, route) == REFUSED
+
+
+def test_a_revoked_key_is_refused_within_the_minute_that_the_gateway_may_repeat(deployed: Aws) -> None:
+    revoked, other = (deployed.make_key(name, "operator") for name in ("leaving", "staying"))
+    with deployed.client(revoked) as client:
+        assert call(client, "GET /incidents")[0] == 200
+        deployed.make("revoke", "NAME=leaving")
+        assert call(client, "GET /incidents/{id}") == REFUSED, "a route on which the gateway repeats nothing"
+        deadline = time.monotonic() + 90
+        while call(client, "GET /incidents") != REFUSED:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+    with deployed.client(other) as client:
+        assert call(client, "GET /incidents")[0] == 200
+
+
+def test_the_source_of_a_key_is_the_source_of_its_reports(deployed: Aws) -> None:
+    with deployed.client(deployed.make_key("partner-x", "reporter", "partner")) as client:
+        reported = client.post("/incidents", json={"description": "x"})
+        assert (reported.status_code, reported.json()["source"]) == (201, "partner")
+        assert bad_input(client.post("/incidents", json={"description": "x", "source": "operator"})) == [
+            ["body", "source"]
         ]
-    return [call.status_code for call in calls]
 
 
-def test_an_operator_may_call_every_route(deployed: Aws) -> None:
-    assert answers(deployed, user(deployed, "operator", "OperatorPolicyArn")) == [201, 201, 200, 200, 200, 200]
+def test_an_idempotency_key_belongs_to_a_name_and_survives_rotation(deployed: Aws) -> None:
+    first, rotated, other = (deployed.make_key(name, "operator") for name in ("monitor-a", "monitor-a", "monitor-b"))
+    reported = []
+    for key in (first, rotated, other):
+        with deployed.client(key) as client:
+            reported.append(client.post("/incidents", json=GOOD, headers={"Idempotency-Key": "rotation"}).json())
+    assert reported[0] == reported[1] != reported[2]
+    with deployed.client() as client:
+        (entry,) = client.get(f"/incidents/{reported[0]['id']}/history").json()
+        assert entry["by"] == "monitor-a"
 
 
-def test_a_reporter_may_create_and_nothing_else(deployed: Aws) -> None:
-    assert answers(deployed, user(deployed, "reporter", "ReporterPolicyArn")) == [201, 201, 403, 403, 403, 403]
+def test_when_dynamodb_fails_the_authorizer_does_too(deployed: Aws) -> None:
+    """A 500, which clients retry, instead of a 403, on which they give up, and which the gateway would repeat."""
+    functions = boto3.client("lambda", endpoint_url=deployed.endpoint)
+    name = deployed.resource("AuthorizeFunction")
+    variables = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    with deployed.client(deployed.make_key("unlucky", "operator")) as client:
+        functions.update_function_configuration(
+            FunctionName=name, Environment={"Variables": variables | {"KEYS_TABLE": "missing"}}
+        )
+        assert call(client, "GET /incidents") == (500, {"message": "Internal Server Error"})
+        functions.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+        assert call(client, "GET /incidents")[0] == 200
 
 
-def test_nobody_else_may_call_anything(deployed: Aws) -> None:
-    stranger = user(deployed, "stranger")
-    forged = Credentials(user(deployed, "victim", "OperatorPolicyArn").access_key, "a guess")
-    for credentials in (None, stranger, forged):
-        assert answers(deployed, credentials) == [403] * 6
+# ---- make key, make keys, make revoke
+
+
+def test_the_table_of_keys_has_no_key_in_it(deployed: Aws) -> None:
+    key = deployed.make_key("secretive", "observer")
+    dump = json.dumps(deployed.dynamodb.scan(TableName=deployed.output("KeysTableName"))["Items"])
+    assert "secretive" in dump
+    assert key.removeprefix("inc_") not in dump
+    assert re.search(r"inc_[\w-]{43}", dump) is None
+
+
+def test_of_two_keys_of_one_name_one_can_be_revoked_or_both(deployed: Aws) -> None:
+    def created() -> list[str]:
+        return re.findall(r"^rotating +observer +- +(\S+)$", deployed.make("keys"), re.MULTILINE)
+
+    old, new = (deployed.make_key("rotating", "observer") for _ in range(2))
+    assert len(created()) == 2
+    deployed.make("revoke", "NAME=rotating", f"CREATED={created()[0]}")
+    assert len(created()) == 1
+    with deployed.client(old) as before, deployed.client(new) as after:
+        assert call(before, "GET /incidents") == REFUSED
+        assert call(after, "GET /incidents")[0] == 200
+    deployed.make("revoke", "NAME=rotating")
+    assert created() == []
+
+
+def test_a_key_that_does_not_exist_is_not_revoked(deployed: Aws) -> None:
+    before = deployed.make("keys")
+    for arguments in (["NAME=nobody"], ["NAME=operator", "CREATED=2020-01-01T00:00:00.000Z"], ["NAME="], []):
+        ran = failing_make(deployed, "revoke", *arguments)
+        assert "no such key" in ran
+    assert deployed.make("keys") == before
+
+
+def failing_make(aws: Aws, *arguments: str, **environment: str) -> str:
+    """Run a command that has to fail, with the administrator's credentials; return the one line that it said."""
+    variables = [] if any(argument.startswith("STACK=") for argument in arguments) else [f"STACK={aws.stack}"]
+    ran = subprocess.run(
+        ["make", "--silent", *arguments, *variables],
+        cwd=ROOT,
+        env=os.environ | {"AWS_ENDPOINT_URL": aws.endpoint} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    said, _ = ran.stderr.splitlines()  # the second line is make's own
+    return said
+
+
+@pytest.mark.parametrize("command", [("key", "NAME=x", "ROLE=operator"), ("keys",), ("revoke", "NAME=x")])
+def test_without_the_right_stack_or_region_one_line_says_so(deployed: Aws, command: tuple[str, ...]) -> None:
+    said = failing_make(deployed, *command, "STACK=missing")
+    assert "no stack missing in eu-central-1" in said
+    said = failing_make(deployed, *command, AWS_REGION="eu-west-1")
+    assert f"no stack {deployed.stack} in eu-west-1" in said
+
+
+def test_a_stack_of_an_earlier_version_has_no_keys(deployed: Aws) -> None:
+    topic = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    deployed.cloudformation.create_stack(StackName="earlier", TemplateBody=json.dumps(topic))
+    assert "deploy this version" in failing_make(deployed, "keys", "STACK=earlier")
+    deployed.cloudformation.delete_stack(StackName="earlier")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("language", ["sh", "python"])
-def test_the_readme_shows_how_to_sign_a_call(deployed: Aws, language: str) -> None:
-    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "infra/README.md").read_text(), re.DOTALL)
-    reporter = user(deployed, f"reporter-in-{language}", "ReporterPolicyArn")
+def test_the_page_on_integrations_shows_how_to_call(deployed: Aws, language: str) -> None:
+    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "infra/integrations.md").read_text(), re.DOTALL)
     environment = {
         "API": f"{deployed.endpoint}/_aws/execute-api/{deployed.resource('IncidentApi')}",
-        "AWS_ACCESS_KEY_ID": reporter.access_key,
-        "AWS_SECRET_ACCESS_KEY": reporter.secret_key,
-        "AWS_REGION": REGION,
+        "KEY": deployed.make_key(f"reporter-in-{language}", "reporter"),
         "PATH": os.environ["PATH"],
+        "no_proxy": "127.0.0.1",
     }
     interpreter = {"sh": "sh", "python": sys.executable}[language]
     ran = subprocess.run([interpreter, "-c", code], env=environment, stdout=subprocess.PIPE, check=True)
@@ -118,23 +319,26 @@ ACTIONS: dict[str, dict[str, JsonValue]] = {
 
 
 @pytest.mark.parametrize(
-    ("role", "allowed"),
+    ("role", "table", "allowed"),
     [
-        ("CreateIncidentRole", {"PutItem"}),
-        ("ReadIncidentsRole", {"GetItem", "Query index"}),
-        ("UpdateIncidentRole", {"UpdateItem"}),
+        ("CreateIncidentRole", "TableName", {"PutItem"}),
+        ("ReadIncidentsRole", "TableName", {"GetItem", "Query index"}),
+        ("UpdateIncidentRole", "TableName", {"UpdateItem"}),
+        ("AuthorizeRole", "KeysTableName", {"GetItem"}),
     ],
 )
-def test_a_role_allows_its_own_actions_on_the_table_and_no_others(deployed: Aws, role: str, allowed: set[str]) -> None:
+def test_a_role_allows_its_own_actions_on_its_table_and_no_others(
+    deployed: Aws, role: str, table: str, allowed: set[str]
+) -> None:
     arn = deployed.iam.get_role(RoleName=deployed.resource(role))["Role"]["Arn"]
     sts = boto3.client("sts", endpoint_url=deployed.endpoint)
-    keys = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+    assumed = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
     dynamodb = boto3.client(
         "dynamodb",
         endpoint_url=deployed.endpoint,
-        aws_access_key_id=keys["AccessKeyId"],
-        aws_secret_access_key=keys["SecretAccessKey"],
-        aws_session_token=keys["SessionToken"],
+        aws_access_key_id=assumed["AccessKeyId"],
+        aws_secret_access_key=assumed["SecretAccessKey"],
+        aws_session_token=assumed["SessionToken"],
     )
 
     def may(action: str, table: str) -> bool:
@@ -145,45 +349,43 @@ def test_a_role_allows_its_own_actions_on_the_table_and_no_others(deployed: Aws,
             return error.response["Error"]["Code"] != "AccessDeniedException"
         return True
 
-    assert {action for action in ACTIONS if may(action, deployed.table)} == allowed
-    assert not {action for action in ACTIONS if may(action, "another-table")}
+    for name in (deployed.table, deployed.output("KeysTableName"), "another-table"):
+        assert {action for action in ACTIONS if may(action, name)} == (
+            allowed if name == deployed.output(table) else set()
+        )
     deployed.dynamodb.delete_item(TableName=deployed.table, Key={"id": {"S": "1"}})
 
 
 # ---- what is deployed, as far as the emulator does not act on it
 
 
-def test_the_stack_is_three_functions_and_what_they_need(processed: Processed) -> None:
+def test_the_stack_is_three_functions_an_authorizer_and_what_they_need(processed: Processed) -> None:
     assert Counter(resource.Type for resource in processed.Resources.values()) == {
         "AWS::ApiGatewayV2::Api": 1,
         "AWS::ApiGatewayV2::Stage": 1,
-        "AWS::Lambda::Function": 3,
+        "AWS::Lambda::Function": 4,
         "AWS::Lambda::LayerVersion": 1,
-        "AWS::Lambda::Permission": 6,
-        "AWS::DynamoDB::Table": 1,
-        "AWS::IAM::Role": 3,
-        "AWS::IAM::ManagedPolicy": 3,
+        "AWS::Lambda::Permission": 1 + len(template.load().routes()),
+        "AWS::DynamoDB::Table": 2,
+        "AWS::IAM::Role": 4,
+        "AWS::IAM::ManagedPolicy": 1,
         "AWS::Logs::LogGroup": 2,
         "AWS::CloudFormation::Stack": 1,
     }
 
 
-def test_no_policy_is_wider_than_its_use(processed: Processed) -> None:
+def test_no_policy_has_a_wildcard(processed: Processed) -> None:
     policies = [policy["PolicyDocument"] for policy in processed.of("AWS::IAM::ManagedPolicy").values()]
     policies += [role["Policies"] for role in processed.of("AWS::IAM::Role").values()]
-    stars = re.findall(r'"([^"]*\*[^"]*)"', json.dumps(policies))
-    # A star stands for an incident's id, and for what follows a slash.
-    assert {star.partition("$default/")[2] for star in stars} == {
-        "POST/incidents/*",
-        "GET/incidents/*",
-        "PATCH/incidents/*",
-    }
+    assert "*" not in json.dumps(policies)
 
 
-def test_every_route_of_the_template_is_imported(processed: Processed) -> None:
+def test_every_route_of_the_template_is_imported_with_the_authorizer(processed: Processed) -> None:
     body = ApiBody.model_validate(processed.Resources["IncidentApi"].Properties["Body"])
     imported = {(method.upper(), path) for path, methods in body.paths.items() for method in methods}
     assert imported == {(route.method, route.path) for route in template.load().routes()}
+    operations = [operation for methods in body.paths.values() for operation in methods.values()]
+    assert all(operation.security == [{"AccessKey": []}] for operation in operations)
 
 
 def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Processed) -> None:
@@ -193,6 +395,15 @@ def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Proc
     sources = re.findall(r"\$\{__Stage__\}/(.*?)\"", json.dumps(list(processed.of("AWS::Lambda::Permission").values())))
     wanted = {f"{route.method}{re.sub('{.*?}', '*', route.path)}" for route in template.load().routes()}
     assert set(sources) == wanted
+
+
+def test_the_gateway_may_call_the_authorizer(processed: Processed) -> None:
+    (permission,) = (
+        permission
+        for permission in processed.of("AWS::Lambda::Permission").values()
+        if permission["FunctionName"] == {"Fn::GetAtt": ["AuthorizeFunction", "Arn"]}
+    )
+    assert "${__ApiId__}/authorizers/*" in json.dumps(permission["SourceArn"])
 
 
 def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Processed) -> None:
@@ -207,7 +418,8 @@ def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Proc
     assert set(json.loads(str(settings["Format"])).values()) == {
         "$context.requestTime",
         "$context.requestId",
-        "$context.identity.userArn",
+        "$context.authorizer.caller",
+        "$context.authorizer.reason",
         "$context.identity.sourceIp",
         "$context.routeKey",
         "$context.status",
@@ -225,12 +437,13 @@ def test_logs_are_json_and_do_not_stay_for_ever(processed: Processed) -> None:
         assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
 
 
-def test_the_table_is_recoverable_and_hard_to_delete(deployed: Aws, processed: Processed) -> None:
-    table = processed.Resources[template.TABLE]
+@pytest.mark.parametrize("name", [template.TABLE, "KeysTable"])
+def test_a_table_is_recoverable_and_hard_to_delete(deployed: Aws, processed: Processed, name: str) -> None:
+    table = processed.Resources[name]
     assert (table.DeletionPolicy, table.UpdateReplacePolicy) == ("Retain", "Retain")
     assert table.Properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     with pytest.raises(ClientError, match="protected against deletion"):
-        deployed.dynamodb.delete_table(TableName=deployed.table)
+        deployed.dynamodb.delete_table(TableName=deployed.resource(name))
 
 
 def test_every_alarm_says_what_to_do_and_tells_the_topic(deployed: Aws) -> None:
@@ -240,14 +453,16 @@ def test_every_alarm_says_what_to_do_and_tells_the_topic(deployed: Aws) -> None:
         "Latency": 1,
         "Errors": len(FUNCTIONS),
         "Throttles": len(FUNCTIONS),
+        "Refusals": 1,
         "WriteThrottleEvents": 2,
         "ReadThrottleEvents": 2,
     }
     ours = {deployed.table, *map(deployed.resource, ("IncidentApi", *FUNCTIONS))}
+    metrics = f"IncidentApi/{deployed.stack}"
     for alarm in alarms:
         assert len(alarm["AlarmDescription"]) > 50
         assert alarm["AlarmActions"] == [deployed.output("AlarmTopicArn")]
-        assert alarm["Dimensions"][0]["Value"] in ours
+        assert alarm["Namespace"] == metrics or alarm["Dimensions"][0]["Value"] in ours
 
 
 def test_the_dashboard_shows_only_what_there_is(deployed: Aws) -> None:
@@ -319,6 +534,9 @@ def test_a_stack_can_go_on_with_the_table_of_another(deployed: Aws) -> None:
         incident = report(api, "recorded in the first")
     second.deploy(Table=deployed.table)
     path = f"/incidents/{incident['id']}"
+    for stack, key in ((deployed, second.operators_key), (second, deployed.operators_key)):
+        with stack.client(key) as stranger:
+            assert call(stranger, "GET /incidents") == REFUSED, "an access key of another stack"
     with deployed.client() as api, second.client() as other:
         assert other.get(path).json() == incident
         changed = other.patch(path, json={"status": "closed"}).json()
@@ -366,11 +584,12 @@ def test_a_stack_switches_to_another_table_and_back(deployed: Aws) -> None:
         assert api.get(f"/incidents/{later['id']}").status_code == 404
 
 
-def test_removing_the_stack_leaves_the_table(deployed: Aws) -> None:
+def test_removing_the_stack_leaves_the_tables(deployed: Aws) -> None:
     with deployed.client() as api:
         incident = report(api)
-    table = deployed.table
+    table, keys_table = deployed.table, deployed.output("KeysTableName")
     deployed.remove()
     assert deployed.dynamodb.get_item(TableName=table, Key={"id": {"S": incident["id"]}})["Item"]
+    assert deployed.dynamodb.scan(TableName=keys_table)["Items"]
     with pytest.raises(ClientError, match="does not exist"):
         deployed.output("ApiUrl")
