@@ -142,6 +142,17 @@ def test_dynamodb_is_asked_three_times_with_patience(
     assert proxy.asked == 1 + 3 + 3
 
 
+def test_a_list_of_many_partitions_keeps_its_connections(
+    client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url))
+    monkeypatch.setattr(store, "SHARDS", 16)
+    with caplog.at_level("WARNING", "urllib3.connectionpool"):
+        assert client.get("/incidents").json() == []
+    assert proxy.asked == 64
+    assert caplog.messages == [], "more threads than the pool has connections"
+
+
 def until_answered(client: httpx.Client, method: str, path: str, **request: dict[str, str]) -> httpx.Response:
     """Ask as the README tells a client to: again after a 503 or a cut connection."""
     for _ in range(20):

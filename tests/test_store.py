@@ -104,15 +104,6 @@ def shards(dynamodb: DynamoDBClient, table: str) -> dict[str, str]:
     return {item["id"]["S"]: item["status_shard"]["S"] for item in dynamodb.scan(TableName=table)["Items"]}
 
 
-def test_a_list_of_many_partitions_discards_no_connection(
-    api: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(store, "SHARDS", 16)
-    with caplog.at_level("WARNING", "urllib3.connectionpool"):
-        api.get("/incidents")
-    assert caplog.messages == []
-
-
 def test_an_item_that_is_no_incident_is_reported_without_its_description(
     api: httpx.Client, dynamodb: DynamoDBClient, table: str
 ) -> None:
