@@ -254,7 +254,7 @@ def test_every_request_is_logged_without_its_body(run_local: RunLocal) -> None:
 
 def test_other_routes_are_not_found(api: httpx.Client) -> None:
     for method, path in [
-        ("GET", "/"),
+        ("POST", "/"),
         ("PUT", "/incidents"),
         ("DELETE", "/incidents/1"),
         ("PATCH", "/incidents/"),

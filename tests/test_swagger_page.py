@@ -14,6 +14,9 @@ CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
 FLAGS += ["disable-component-update", "disable-sync", "window-size=1280,1600"]
 
+TAB, ENTER = "\ue004", "\ue007"
+"""Keys, as WebDriver names them."""
+
 
 class Browser:
     """Chromium, over WebDriver's own protocol (https://www.w3.org/TR/webdriver2)."""
@@ -44,6 +47,25 @@ class Browser:
     def read(self, css: str) -> str:
         """The text of an element, which is waited for."""
         return str(self._http.get(f"{self._session}/element/{self._find(css)}/text").json()["value"])
+
+    def press(self, key: str) -> None:
+        """Press a key and let it go, on whatever has the focus."""
+        keys = [{"type": action, "value": key} for action in ("keyDown", "keyUp")]
+        self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": keys}])
+
+    def tab_to(self, css: str) -> None:
+        """Move the focus with the tab key to an element."""
+        self._find(css)
+        for _ in range(50):
+            self.press(TAB)
+            if self.run(f"return document.activeElement.matches({json.dumps(css)})"):
+                return
+        raise AssertionError(f"the tab key does not lead to {css}")
+
+    def resize(self, width: int) -> None:
+        """Show pages as a telephone of this width does, in CSS pixels."""
+        params = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        self._post("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=params)
 
     def run(self, script: str) -> object:
         value: object = self._post("/execute/sync", script=script, args=[])
@@ -99,6 +121,34 @@ def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.C
     changed = api.get(f"/incidents/{created['id']}").json()
     assert (status.split()[0], json.loads(body)) == ("200", changed)
     assert changed["status"] == "in_progress"
+
+
+def test_the_page_is_usable_from_the_keyboard(browser: Browser, api: httpx.Client) -> None:
+    browser.go(f"{api.base_url}/docs")
+    block = "#operations-incidents-create_incident"
+    for control in (".opblock-summary-control", ".try-out__btn", ".execute"):
+        browser.tab_to(f"{block} {control}")
+        browser.press(ENTER)
+    assert browser.read(f"{block} .live-responses-table tr.response .response-col_status").startswith("201")
+    assert len(api.get("/incidents").json()) == 1
+
+
+def test_the_page_fits_a_telephone(browser: Browser, api: httpx.Client) -> None:
+    browser.resize(390)
+    browser.go(f"{api.base_url}/docs")
+    browser.read("#operations-incidents-list_incidents")
+    operations = browser.run("return [...document.querySelectorAll('.opblock')].map(each => each.id)")
+    assert isinstance(operations, list)
+    for operation in operations:
+        browser.click(f"#{operation} .opblock-summary-control")
+        browser.read(f"#{operation} .responses-table")
+        assert browser.run("return document.documentElement.scrollWidth") == 390
+
+
+def test_the_root_leads_to_the_page(api: httpx.Client) -> None:
+    response = api.get("/")
+    assert (response.status_code, response.headers["Location"]) == (302, "/docs")
+    assert api.get("/docs").status_code == 200
 
 
 def test_the_page_needs_no_network(browser: Browser, api: httpx.Client) -> None:

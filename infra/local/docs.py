@@ -1,4 +1,4 @@
-"""The interactive documentation beside the local API: /docs and /openapi.json, from what is installed. AWS has neither."""
+"""The interactive documentation beside the local API: /docs, to which / leads, and /openapi.json. On AWS there is neither."""
 
 import json
 from importlib import resources
@@ -22,6 +22,15 @@ _PAGE = """<!doctype html>
 <title>Incident API</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
+<style>
+  /* Swagger UI's tables are wider than a telephone. */
+  @media (max-width: 640px) {
+    .swagger-ui .wrapper { padding: 0 8px; }
+    .swagger-ui .response-col_links { display: none; }
+    .swagger-ui table.responses-table, .swagger-ui table.parameters { table-layout: fixed; }
+    .swagger-ui .response-col_status, .swagger-ui .parameters-col_name { width: 25%; min-width: 0; overflow-wrap: anywhere; }
+  }
+</style>
 <div id="docs"></div>
 <script src="/docs/swagger-ui.js"></script>
 <script>
@@ -44,7 +53,9 @@ _HEADERS = {
 
 
 def page(path: str) -> Response | None:
-    """What the documentation has under this path."""
+    """What the documentation has under this path; None if it is not of the documentation."""
+    if path == "/":
+        return Response(status=302, headers={"Location": "/docs"})
     if path in ("/docs", "/docs/"):
         return Response(_PAGE, content_type="text/html; charset=utf-8", headers=_HEADERS)
     if path == "/openapi.json":
