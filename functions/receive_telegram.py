@@ -41,11 +41,15 @@ CHATS = set(os.environ["TELEGRAM_CHATS"].split(","))
 
 ACTIVE = [Status.OPEN, Status.IN_PROGRESS]
 
-COMMAND = re.compile(r"/incident(s?)(?:_([0-9a-f]{32}))?(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
+COMMAND = re.compile(
+    r"/incident(?P<s>s?)(?:_(?P<id>[0-9a-f]{32}))?(?:@\w+)?(?:\s+(?P<text>.*))?", re.DOTALL | re.IGNORECASE
+)
 """For `fullmatch`: whether it is /incidents, the id that it has in its name, and the text after it."""
 
-BUTTON = re.compile(rf"({'|'.join(Status)}|{messages.REFRESH}):({ID_PATTERN}):([1-9]\d{{0,8}})", re.ASCII)
-"""For `fullmatch`: a button's status, its incident, and the version that the message shows."""
+BUTTON = re.compile(
+    rf"(?P<action>{'|'.join(Status)}|{messages.REFRESH}):(?P<id>{ID_PATTERN}):(?P<version>[1-9]\d{{0,8}})", re.ASCII
+)
+"""For `fullmatch`: the status that a button sets, its incident, and the version that its message shows."""
 
 Method = dict[str, object]
 """A call of a method of the Bot API, its name as `method`."""
@@ -140,10 +144,10 @@ def _answer_message(message: _Message) -> Method | None:
     if not command:
         return None
     words = messages.words(message.sender.language_code)
-    lists, id, text = bool(command[1]), _id(command[2]), _text(command)
+    lists, id, text = bool(command["s"]), _id(command), _text(command)
     try:
         if lists:
-            before = store.get(id).position if id else None
+            before = store.get(id).position if id else ""
             incidents = store.newest(ACTIVE, messages.MAX_LISTED, before)
             return _send(message, messages.list_text(words, incidents))
         if not id and re.fullmatch(ID_PATTERN, text.lower()):
@@ -159,12 +163,13 @@ def _answer_message(message: _Message) -> Method | None:
     return _send(message, words.usage)
 
 
-def _id(in_command: str | None) -> str:
-    return str(UUID(in_command)) if in_command else ""
+def _id(command: re.Match[str]) -> str:
+    """The id in the command's name."""
+    return str(UUID(command["id"])) if command["id"] else ""
 
 
 def _text(command: re.Match[str]) -> str:
-    return (command[3] or "").strip()
+    return (command["text"] or "").strip()
 
 
 def _report_in(message: _RepliedTo) -> str:
@@ -193,7 +198,7 @@ def _answer_button(query: _CallbackQuery) -> Method:
     button = BUTTON.fullmatch(query.data)
     if not button:
         return _alert(query, words.unknown_button)
-    action, id, version = button[1], button[2], int(button[3])
+    action, id, version = button["action"], button["id"], int(button["version"])
     try:
         if action == messages.REFRESH:
             return _refresh(query, words, id, version)
