@@ -14,7 +14,7 @@ from uuid import UUID
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 import store
 import telegram_messages as messages
@@ -61,21 +61,30 @@ class _Object(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
+def _encodable(text: str) -> str:
+    text.encode()  # a UnicodeEncodeError is a ValueError, of which pydantic makes a ValidationError
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+"""Without half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+
+
 class _Chat(_Object):
     id: int
 
 
 class _User(_Object):
     id: int
-    first_name: str = ""
-    last_name: str = ""
-    language_code: str = ""
+    first_name: _Text = ""
+    last_name: _Text = ""
+    language_code: _Text = ""
 
 
 class _RepliedTo(_Object):
     message_id: int
-    text: str = ""
-    caption: str = ""
+    text: _Text = ""
+    caption: _Text = ""
 
 
 class _Message(_RepliedTo):
@@ -96,10 +105,10 @@ class _ButtonsMessage(_Object):
 class _CallbackQuery(_Object):
     """A tap on a button."""
 
-    id: str
+    id: _Text
     sender: _User = Field(alias="from")
     message: _ButtonsMessage
-    data: str
+    data: _Text
 
 
 class _Update(_Object):
@@ -144,16 +153,12 @@ def _answer_message(message: _Message) -> Method | None:
     if not command:
         return None
     words = messages.words(message.sender.language_code)
-    lists, id, text = bool(command["s"]), _id(command), _text(command)
+    text = _text(command)
     try:
-        if lists:
-            before = store.get(id).position if id else ""
-            incidents = store.newest(ACTIVE, messages.MAX_LISTED, before)
-            return _send(message, messages.list_text(words, incidents))
-        if not id and re.fullmatch(ID_PATTERN, text.lower()):
-            id = text.lower()
-        if id:
-            return _send_incident(message, words, id)
+        if command["s"]:
+            return _list(message, words, before=_id(command))
+        if incident_id := _id(command) or _id_in(text):
+            return _send_incident(message, words, incident_id)
     except IncidentNotFound:
         return _send(message, words.not_found)
     if text:
@@ -172,11 +177,22 @@ def _text(command: re.Match[str]) -> str:
     return (command["text"] or "").strip()
 
 
+def _id_in(text: str) -> str:
+    """The id that a text consists of."""
+    return text.lower() if re.fullmatch(ID_PATTERN, text.lower()) else ""
+
+
 def _report_in(message: _RepliedTo) -> str:
     """The report that a message holds, without the command if it has one."""
     text = message.text or message.caption
     command = COMMAND.fullmatch(text)
     return _text(command) if command else text
+
+
+def _list(message: _Message, words: Words, before: str) -> Method:
+    """The newest active incidents; where an id is given, of those that are older than this one."""
+    position = store.get(before).position if before else ""
+    return _send(message, messages.list_text(words, store.newest(ACTIVE, messages.MAX_LISTED, position)))
 
 
 def _record(message: _Message, words: Words, text: str, message_id: int) -> Method:
@@ -198,11 +214,11 @@ def _answer_button(query: _CallbackQuery) -> Method:
     button = BUTTON.fullmatch(query.data)
     if not button:
         return _alert(query, words.unknown_button)
-    action, id, version = button["action"], button["id"], int(button["version"])
+    version = int(button["version"])
     try:
-        if action == messages.REFRESH:
-            return _refresh(query, words, id, version)
-        return _set_status(query, words, Status(action), id, version)
+        if button["action"] == messages.REFRESH:
+            return _refresh(query, words, button["id"], version)
+        return _set_status(query, words, Status(button["action"]), button["id"], version)
     except IncidentNotFound:
         return _alert(query, words.not_found)
     except TooManyChanges:

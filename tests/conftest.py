@@ -120,7 +120,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
-    return serve(Gateway(**INTEGRATIONS))
+    return serve(Gateway(None, **INTEGRATIONS))
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,7 @@ OPERATIONS = {
 }
 OF_THE_GATEWAY = {"403", "429", "500", "504"}
 
-LISTS = (
-    b'{"update_id": 1, "message": {"message_id": 1, "chat": {"id": 4567}, "from": {"id": 1}, "text": "/incidents"}}'
-)
+LISTS = b'{"update_id": 1, "message": {"message_id": 1, "chat": {"id": 4567}, "from": {"id": 1}, "text": "/incidents"}}'
 
 CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("create_incident", "201"): (JSON, NEW, ""),
