@@ -206,25 +206,40 @@ def test_the_index_holds_every_field_of_an_incident() -> None:
     assert projected == set(Incident.model_fields)
 
 
+def authorizer(header: str) -> dict[str, JsonValue]:
+    """An authorizer that finds the access key in this header."""
+    return {
+        "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
+        "AuthorizerPayloadFormatVersion": "2.0",
+        "EnableSimpleResponses": True,
+        # Without it, SAM gives the gateway no permission to call the function.
+        "EnableFunctionDefaultPermissions": True,
+        # Without the route, what is allowed on one would be allowed on every other for a minute.
+        "Identity": {"Headers": [header], "Context": ["routeKey"], "ReauthorizeEvery": 60},
+    }
+
+
 def test_every_route_asks_for_an_access_key() -> None:
     api_auth = TEMPLATE.Resources["IncidentApi"].Properties["Auth"]
     assert api_auth == {
         # A literal: SAM resolves no intrinsic function here.
         "DefaultAuthorizer": "AccessKey",
         "Authorizers": {
-            "AccessKey": {
-                "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
-                "AuthorizerPayloadFormatVersion": "2.0",
-                "EnableSimpleResponses": True,
-                # Without it, SAM gives the gateway no permission to call the function.
-                "EnableFunctionDefaultPermissions": True,
-                # Without the route, what is allowed on one would be allowed on every other for a minute.
-                "Identity": {"Headers": ["Authorization"], "Context": ["routeKey"], "ReauthorizeEvery": 60},
-            }
+            "AccessKey": authorizer("Authorization"),
+            "TelegramSecret": authorizer("X-Telegram-Bot-Api-Secret-Token"),
         },
     }
-    for function in TEMPLATE.functions().values():
-        assert all("Auth" not in event.Properties for event in function.Events.values()), "a route of its own access"
+    of_its_own = {
+        str(event.Properties["Path"]): event.Properties["Auth"]
+        for function in TEMPLATE.functions(**INTEGRATIONS).values()
+        for event in function.Events.values()
+        if "Auth" in event.Properties
+    }
+    assert of_its_own == {"/telegram": {"Authorizer": "TelegramSecret"}}
+
+
+def test_a_route_of_each_role_is_asked_for_by_the_header_that_the_authorizer_reads() -> None:
+    assert {"POST /telegram"} == authorize.ROLES["telegram"] == authorize._TELEGRAM
 
 
 def test_the_authorizer_is_always_there() -> None:
