@@ -1,6 +1,6 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz check format openapi lint-openapi \
-	bench bench-list build deploy key keys revoke lock runtime
+	bench bench-list build deploy key keys revoke telegram-webhook lock runtime
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -100,6 +100,9 @@ keys: .venv/for-run  ## list the access keys
 
 revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CREATED=time, for one of them)
 	$(access_keys) revoke --name "$$NAME" --created "$$CREATED"
+
+telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot with the deployed API (STACK=name)
+	@PYTHONPATH=functions $(python) -m infra.telegram --stack "$${STACK:-incident-api}"
 
 bench: bench-list $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
 	$(build_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)

@@ -51,7 +51,7 @@ ID_PARAMETER = Path(
     examples=["6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"],
 )
 
-Metric = Literal["Conflicts", "IncidentsCreated", "Replays", "StatusesSet", "Unavailable"]
+Metric = Literal["Conflicts", "IncidentsCreated", "Replays", "StatusesSet", "Unavailable", "UpdatesIgnored"]
 
 
 class NotJson(Exception):

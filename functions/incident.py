@@ -30,6 +30,9 @@ _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 _KEYED_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:idempotency-key")
 """Never to be changed: a retry that crosses the change would record its incident twice."""
 
+_TELEGRAM_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:telegram-message")
+"""Never to be changed, for the same reason."""
+
 _EXAMPLE: "JsonDict" = {
     "id": "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38",
     "description": "Самокат #4567 не отвечает на запросы",
@@ -211,6 +214,11 @@ def new_id() -> str:
 def id_for_key(caller: str | None, key: str) -> str:
     """The one id that belongs to this caller's idempotency key. Neither may contain a line feed, which separates them."""
     return str(uuid5(_KEYED_IDS, f"{caller or ''}\n{key}"))
+
+
+def id_for_message(chat_id: int, message_id: int) -> str:
+    """The one id that belongs to this message of a Telegram chat."""
+    return str(uuid5(_TELEGRAM_IDS, f"{chat_id}\n{message_id}"))
 
 
 class IncidentNotFound(Exception):

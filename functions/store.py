@@ -145,17 +145,22 @@ def get(id: str) -> Incident:
     return _incident(_read(id, FIELDS))
 
 
-@translate_errors()
 def history(id: str) -> list[HistoryEntry]:
     """Every version of this incident, oldest first, as of the last acknowledged write. Raises `IncidentNotFound`.
 
     Of an incident that was recorded before histories were, the versions since are known, and at least the last one.
     """
+    return get_with_history(id)[1]
+
+
+@translate_errors()
+def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
+    """An incident and its `history`, both of the same moment. Raises `IncidentNotFound`."""
     item = _read(id, FIELDS | {"#history": "history"})
     incident = _incident(item)
     entries = item.get("history", {"L": []})["L"] or [_entry(incident.status, incident.updated_at, None)]
     first = incident.version - len(entries) + 1
-    return [_history_entry(entry, version) for version, entry in enumerate(entries, first)]
+    return incident, [_history_entry(entry, version) for version, entry in enumerate(entries, first)]
 
 
 def _read(id: str, attributes: dict[str, str]) -> "dict[str, AttributeValueTypeDef]":

@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
+    from types_boto3_cloudformation.type_defs import StackTypeDef
     from types_boto3_dynamodb import DynamoDBClient
 
 NAME_PATTERN = r"[a-z0-9-]{1,64}"
@@ -27,6 +28,9 @@ SOURCES = ("operator", "monitoring", "partner")
 
 Key = dict[str, str]
 """An item of the table: `key_hash`, `name`, `role`, perhaps `source`, and `created_at`."""
+
+
+CONFIG = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 
 
 class KeysError(Exception):
@@ -69,23 +73,32 @@ class Keys:
         self._dynamodb.delete_item(TableName=self._table, Key={"key_hash": {"S": key["key_hash"]}})
 
 
-def find(stack: str) -> Keys:
-    """The access keys of a stack. Raises `KeysError`."""
-    config = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+def connect() -> boto3.Session:
+    """AWS, in the region and with the credentials of the environment."""
     # boto3 does not read AWS_REGION, as other tools do.
-    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+
+
+def describe(session: boto3.Session, stack: str) -> "StackTypeDef":
+    """What CloudFormation knows of a stack. Raises `KeysError`."""
     try:
-        (found,) = session.client("cloudformation", config=config).describe_stacks(StackName=stack)["Stacks"]
+        (found,) = session.client("cloudformation", config=CONFIG).describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise KeysError(
             f"There is no stack {stack} in {session.region_name}: name the stack with STACK, its region with AWS_REGION."
         ) from None
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    return found
+
+
+def find(stack: str) -> Keys:
+    """The access keys of a stack. Raises `KeysError`."""
+    session = connect()
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in describe(session, stack).get("Outputs", [])}
     if "KeysTableName" not in outputs:
         raise KeysError(f"The stack {stack} has no access keys: deploy this version of it first.")
-    return Keys(session.client("dynamodb", config=config), outputs["KeysTableName"])
+    return Keys(session.client("dynamodb", config=CONFIG), outputs["KeysTableName"])
 
 
 def listing(keys: Iterable[Key]) -> str:

@@ -23,6 +23,7 @@ from infra.local import environment, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
 from infra.local.server import Server
+from infra.openapi import INTEGRATIONS
 from tests.document import assert_documented
 from tests.e2e import aws, sam_local
 
@@ -35,7 +36,7 @@ TEMPLATE = template.load()
 
 # Set before the functions are imported, as Lambda does. The region is not that of the local run's database.
 environment.isolate()
-os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment())
+os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**INTEGRATIONS))
 
 CI = "CI" in os.environ
 ALLOWED_SKIPS: dict[str, str] = {}
@@ -119,7 +120,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
-    return serve(Gateway())
+    return serve(Gateway(None, **INTEGRATIONS))
 
 
 @pytest.fixture(scope="session")

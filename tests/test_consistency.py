@@ -17,16 +17,20 @@ import store
 from incident import Incident, Source
 from infra import keys
 from infra.local import template
+from infra.openapi import INTEGRATIONS
 from tests.conftest import ROOT, TEMPLATE
 
-FUNCTIONS = {name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions().items()}
+ROUTES = TEMPLATE.routes(**INTEGRATIONS)
+FUNCTIONS = {
+    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**INTEGRATIONS).items()
+}
 """The module of each function."""
 
 
 def routes_of_the_handlers() -> set[tuple[str, str]]:
     """Method and path of each route that a handler's resolver has, as the template writes a path."""
     found = set()
-    for module in {route.handler.removesuffix(".handler") for route in TEMPLATE.routes()}:
+    for module in {route.handler.removesuffix(".handler") for route in ROUTES}:
         app: api.Api = importlib.import_module(module).app
         found |= {
             (route.method, re.sub(r"<(\w+)>", r"{\1}", route.path))
@@ -59,6 +63,7 @@ class Resource(BaseModel):
     """A resource of infra/monitoring.yaml."""
 
     Type: str
+    Condition: str | None = None
     Properties: dict[str, JsonValue]
 
 
@@ -77,11 +82,15 @@ def monitored() -> dict[str, str]:
     """What infra/monitoring.yaml calls each function, by its name in the template."""
     parameters = TEMPLATE.Resources["Monitoring"].Properties["Parameters"]
     assert isinstance(parameters, dict)
-    return {
-        value["Ref"]: name
-        for name, value in parameters.items()
-        if isinstance(value, dict) and isinstance(value.get("Ref"), str) and value["Ref"] in FUNCTIONS
-    }
+    monitored = {}
+    for name, value in parameters.items():
+        match value:
+            case {"Ref": str(function)} if function in FUNCTIONS:
+                monitored[function] = name
+            case {"Fn::If": [str(condition), {"Ref": str(function)}, ""]} if function in FUNCTIONS:
+                assert condition == TEMPLATE.Resources[function].Condition
+                monitored[function] = name
+    return monitored
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -89,8 +98,10 @@ def test_every_function_is_watched_by_alarms_and_shown_on_the_dashboard(function
     assert function in monitored(), "not a parameter of infra/monitoring.yaml"
     name = monitored()[function]
     dimensions: list[dict[str, JsonValue]] = [{"Name": "FunctionName", "Value": {"Ref": name}}]
-    watched = {each.MetricName for each in ALARMS.values() if each.Dimensions == dimensions}
-    assert watched == {"Errors", "Throttles"}
+    watched = {alarm: each.MetricName for alarm, each in ALARMS.items() if each.Dimensions == dimensions}
+    assert sorted(watched.values()) == ["Errors", "Throttles"]
+    conditional = TEMPLATE.Resources[function].Condition is not None
+    assert {MONITORING[alarm].Condition is not None for alarm in watched} == {conditional}
     shown = set(re.findall(rf'"AWS/Lambda", "(\w+)", "FunctionName", "\${{{name}}}"', DASHBOARD))
     assert shown == {"Errors", "Throttles", "Duration"}
 
@@ -119,7 +130,7 @@ def test_the_metrics_that_are_counted_are_those_that_are_shown() -> None:
 
 
 def test_the_template_declares_the_routes_that_the_handlers_answer() -> None:
-    assert {(route.method, with_slash(route.path)) for route in TEMPLATE.routes()} == routes_of_the_handlers()
+    assert {(route.method, with_slash(route.path)) for route in ROUTES} == routes_of_the_handlers()
 
 
 # API Gateway imports a route of another form without an error, and without the route: a slash at the end, for one.
@@ -128,7 +139,7 @@ GATEWAY_PATH = re.compile(r"/|(/[\w.-]+|/\{\w+\})+(/\{\w+\+\})?|/\{\w+\+\}")
 
 
 def test_api_gateway_takes_the_path_of_every_route() -> None:
-    assert [route.path for route in TEMPLATE.routes() if not GATEWAY_PATH.fullmatch(route.path)] == []
+    assert [route.path for route in ROUTES if not GATEWAY_PATH.fullmatch(route.path)] == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +150,7 @@ def test_a_path_that_api_gateway_leaves_out_would_be_found(path: str) -> None:
 
 
 def test_no_two_routes_differ_in_the_name_of_a_variable_alone() -> None:
-    shapes = [(route.method, re.sub(r"\w+(?=\+?\})", "", route.path)) for route in TEMPLATE.routes()]
+    shapes = [(route.method, re.sub(r"\w+(?=\+?\})", "", route.path)) for route in ROUTES]
     assert len(set(shapes)) == len(shapes)
 
 
@@ -160,6 +171,14 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         "AuthorizeFunction": [
             {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": {"Fn::GetAtt": "KeysTable.Arn"}}
         ],
+        "ReceiveTelegramFunction": [
+            {
+                "Effect": "Allow",
+                "Action": ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:UpdateItem"],
+                "Resource": table,
+            },
+            {"Effect": "Allow", "Action": "dynamodb:Query", "Resource": index},
+        ],
     }
     assert set(allowed) == set(FUNCTIONS), "a function whose permissions nobody has decided on"
     for name in FUNCTIONS:
@@ -169,6 +188,15 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         policy = "keys" if name == "AuthorizeFunction" else "incidents"
         assert TEMPLATE.Resources[role].Properties["Policies"] == [{"PolicyName": policy, "PolicyDocument": document}]
         assert TEMPLATE.Resources[role].Properties["ManagedPolicyArns"] == [{"Ref": "LogPolicy"}]
+        assert TEMPLATE.Resources[role].Condition == TEMPLATE.Resources[name].Condition
+
+
+def test_an_integration_is_deployed_only_where_its_parameter_asks_for_it() -> None:
+    assert {route.path for route in ROUTES} - {route.path for route in TEMPLATE.routes()} == {"/telegram"}
+    assert set(TEMPLATE.functions(**INTEGRATIONS)) - set(TEMPLATE.functions()) == {"ReceiveTelegramFunction"}
+    assert {route.path for route in TEMPLATE.routes(TelegramChats="1")} - {
+        route.path for route in TEMPLATE.routes()
+    } == {"/telegram"}
 
 
 def test_the_index_holds_every_field_of_an_incident() -> None:
@@ -178,25 +206,40 @@ def test_the_index_holds_every_field_of_an_incident() -> None:
     assert projected == set(Incident.model_fields)
 
 
+def authorizer(header: str) -> dict[str, JsonValue]:
+    """An authorizer that finds the access key in this header."""
+    return {
+        "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
+        "AuthorizerPayloadFormatVersion": "2.0",
+        "EnableSimpleResponses": True,
+        # Without it, SAM gives the gateway no permission to call the function.
+        "EnableFunctionDefaultPermissions": True,
+        # Without the route, what is allowed on one would be allowed on every other for a minute.
+        "Identity": {"Headers": [header], "Context": ["routeKey"], "ReauthorizeEvery": 60},
+    }
+
+
 def test_every_route_asks_for_an_access_key() -> None:
     api_auth = TEMPLATE.Resources["IncidentApi"].Properties["Auth"]
     assert api_auth == {
         # A literal: SAM resolves no intrinsic function here.
         "DefaultAuthorizer": "AccessKey",
         "Authorizers": {
-            "AccessKey": {
-                "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
-                "AuthorizerPayloadFormatVersion": "2.0",
-                "EnableSimpleResponses": True,
-                # Without it, SAM gives the gateway no permission to call the function.
-                "EnableFunctionDefaultPermissions": True,
-                # Without the route, what is allowed on one would be allowed on every other for a minute.
-                "Identity": {"Headers": ["Authorization"], "Context": ["routeKey"], "ReauthorizeEvery": 60},
-            }
+            "AccessKey": authorizer("Authorization"),
+            "TelegramSecret": authorizer("X-Telegram-Bot-Api-Secret-Token"),
         },
     }
-    for function in TEMPLATE.functions().values():
-        assert all("Auth" not in event.Properties for event in function.Events.values()), "a route of its own access"
+    of_its_own = {
+        str(event.Properties["Path"]): event.Properties["Auth"]
+        for function in TEMPLATE.functions(**INTEGRATIONS).values()
+        for event in function.Events.values()
+        if "Auth" in event.Properties
+    }
+    assert of_its_own == {"/telegram": {"Authorizer": "TelegramSecret"}}
+
+
+def test_a_route_of_each_role_is_asked_for_by_the_header_that_the_authorizer_reads() -> None:
+    assert {"POST /telegram"} == authorize.ROLES["telegram"] == authorize._TELEGRAM
 
 
 def test_the_authorizer_is_always_there() -> None:

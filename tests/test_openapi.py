@@ -29,6 +29,8 @@ OPERATIONS = {
 }
 OF_THE_GATEWAY = {"403", "429", "500", "504"}
 
+LISTS = b'{"update_id": 1, "message": {"message_id": 1, "chat": {"id": 4567}, "from": {"id": 1}, "text": "/incidents"}}'
+
 CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("create_incident", "201"): (JSON, NEW, ""),
     ("create_incident", "400"): (JSON, b"{", ""),
@@ -49,6 +51,12 @@ CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("get_history", "404"): ({}, b"", "9"),
     ("get_history", "422"): ({}, b"", "?x=1"),
     ("get_history", "503"): ({}, b"", ""),
+    ("receive_telegram", "200"): (JSON, LISTS, ""),
+    ("receive_telegram", "400"): (JSON, b"{", ""),
+    ("receive_telegram", "413"): (JSON, LISTS.ljust(MAX_BODY + 1), ""),
+    ("receive_telegram", "415"): ({"Content-Type": "text/plain"}, LISTS, ""),
+    ("receive_telegram", "422"): (JSON, b"[]", ""),
+    ("receive_telegram", "503"): (JSON, LISTS, ""),
     ("update_incident", "200"): (JSON, CLOSED, ""),
     ("update_incident", "400"): (JSON, b"{", ""),
     ("update_incident", "404"): (JSON, CLOSED, "9"),

@@ -1,0 +1,249 @@
+"""What the bot says in Telegram: words in two languages, and texts and buttons within Telegram's limits.
+
+Texts are plain, without a parse mode: nothing in a report can break a message. Lengths are in UTF-16 code units, as Telegram
+counts them.
+
+https://core.telegram.org/bots/api#sendmessage
+https://core.telegram.org/bots/api#answercallbackquery
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from incident import HistoryEntry, Incident, Status
+
+MAX_TEXT = 4096
+"""Of a message."""
+
+MAX_ALERT = 200
+"""Of the answer to a button."""
+
+MAX_LISTED = 80
+"""More incidents than a message has room for: each takes more than 52."""
+
+_MAX_HISTORY = 1200
+"""The history's share of a message. The description gets what is left."""
+
+_MAX_EXCERPT = 100
+"""The description's share of a line in a list."""
+
+_MAX_NAME = 64
+"""A name's share of an alert."""
+
+_DAY, _HOUR, _MINUTE = 24 * 60 * 60, 60 * 60, 60
+
+REFRESH = "refresh"
+"""What the button that only brings its message up to date has instead of a status."""
+
+Keyboard = dict[str, list[list[dict[str, str]]]]
+
+
+class Words(NamedTuple):
+    """Everything that the bot says in one language."""
+
+    statuses: dict[Status, str]
+    actions: dict[Status, str]
+    """On the buttons: what gives an incident this status."""
+    refresh: str
+    status: str
+    history: str
+    earlier: str
+    """With the number of entries that the history leaves out."""
+    usage: str
+    not_a_report: str
+    not_found: str
+    up_to_date: str
+    somebody_else: str
+    """With the status that somebody has set, and who it was."""
+    too_many_changes: str
+    unknown_button: str
+    someone: str
+    none_active: str
+    active: str
+    older: str
+    """With the command that lists what the message has no room for."""
+    now: str
+    minutes: str
+    hours: str
+    days: str
+    commands: dict[str, str]
+    """For the menu of commands."""
+
+
+ENGLISH = Words(
+    statuses={
+        Status.OPEN: "open",
+        Status.IN_PROGRESS: "in progress",
+        Status.RESOLVED: "resolved",
+        Status.CLOSED: "closed",
+    },
+    actions={
+        Status.OPEN: "Reopen",
+        Status.IN_PROGRESS: "Start work",
+        Status.RESOLVED: "Resolve",
+        Status.CLOSED: "Close",
+    },
+    refresh="Refresh",
+    status="Status",
+    history="History (UTC)",
+    earlier="… earlier changes: {}",
+    usage="To report an incident, send:\n/incident what happened\n\nTo turn someone's message into an incident, reply to it "
+    "with /incident\n\nTo see the incidents that are open or in progress, send /incidents",
+    not_a_report="This text cannot be recorded: it has no visible characters, or it has control characters. "
+    "Describe what happened in words.",
+    not_found="There is no incident with this id.",
+    up_to_date="Nothing has changed since.",
+    somebody_else="Not changed: the incident is already “{}” ({}). Tap “Refresh” to see its latest state.",
+    too_many_changes="Not changed: the incident has had 1,000 changes and takes no more.",
+    unknown_button="This button no longer works. Send /incidents to get new ones.",
+    someone="by someone else",
+    none_active="There are no incidents that are open or in progress.",
+    active="Open or in progress, newest first:",
+    older="Older ones: {}",
+    now="just now",
+    minutes="{} min",
+    hours="{} h",
+    days="{} d",
+    commands={
+        "incident": "report an incident, or reply with it to a message",
+        "incidents": "list incidents that are open or in progress",
+    },
+)
+
+RUSSIAN = Words(
+    statuses={
+        Status.OPEN: "открыт",
+        Status.IN_PROGRESS: "в работе",
+        Status.RESOLVED: "решён",
+        Status.CLOSED: "закрыт",
+    },
+    actions={
+        Status.OPEN: "Открыть снова",
+        Status.IN_PROGRESS: "В работу",
+        Status.RESOLVED: "Решён",
+        Status.CLOSED: "Закрыть",
+    },
+    refresh="Обновить",
+    status="Статус",
+    history="История (UTC)",
+    earlier="… более ранних изменений: {}",
+    usage="Чтобы сообщить об инциденте, отправьте:\n/incident что случилось\n\nЧтобы записать как инцидент чужое сообщение, "
+    "ответьте на него командой /incident\n\nЧтобы увидеть инциденты, которые открыты или в работе, отправьте /incidents",
+    not_a_report="Такой текст записать нельзя: в нём нет видимых символов или есть управляющие. Опишите словами, что случилось.",
+    not_found="Инцидента с таким номером нет.",
+    up_to_date="С тех пор ничего не изменилось.",
+    somebody_else="Не изменено: у инцидента уже статус «{}» ({}). Нажмите «Обновить», чтобы увидеть его нынешнее состояние.",
+    too_many_changes="Не изменено: инцидент изменяли 1000 раз, больше нельзя.",
+    unknown_button="Эта кнопка больше не работает. Отправьте /incidents, чтобы получить новые.",
+    someone="кто-то другой",
+    none_active="Открытых инцидентов нет, в работе — тоже.",
+    active="Открыты или в работе, сначала новые:",
+    older="Более старые: {}",
+    now="только что",
+    minutes="{} мин",
+    hours="{} ч",
+    days="{} д",
+    commands={
+        "incident": "сообщить об инциденте; можно ответом на сообщение",
+        "incidents": "инциденты, которые открыты или в работе",
+    },
+)
+
+
+def words(language_code: str) -> Words:
+    """The words for a user's IETF language tag: Russian, or English for any other."""
+    return RUSSIAN if language_code.partition("-")[0] == "ru" else ENGLISH
+
+
+def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
+    """The description, the status and who set it, the id, and what of the history fits, its newest entries first of all."""
+    tail = f"\n\n{words.status}: {words.statuses[incident.status]}{_by(history[-1])}\n{incident.id}"
+    if len(history) > 1:
+        tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
+    return _clip(incident.description, MAX_TEXT - _length(tail)) + tail
+
+
+def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
+    lines = [f"{entry.at[:10]} {entry.at[11:16]} {words.statuses[entry.status]}{_by(entry)}" for entry in history]
+    left_out = 0
+    while _length("\n".join(lines[left_out:])) > _MAX_HISTORY:
+        left_out += 1
+    return "\n".join([words.earlier.format(left_out)] * bool(left_out) + lines[left_out:])
+
+
+def keyboard(words: Words, incident: Incident) -> Keyboard:
+    """A button for each other status, and one to refresh the message. Each tells what version the message shows."""
+    statuses = [
+        {"text": action, "callback_data": f"{status}:{incident.id}:{incident.version}"}
+        for status, action in words.actions.items()
+        if status != incident.status
+    ]
+    refresh = {"text": words.refresh, "callback_data": f"{REFRESH}:{incident.id}:{incident.version}"}
+    return {"inline_keyboard": [statuses, [refresh]]}
+
+
+def conflict_alert(words: Words, latest: HistoryEntry) -> str:
+    """Who has set which status first."""
+    name = _clip(_name(latest), _MAX_NAME) or words.someone
+    return words.somebody_else.format(words.statuses[latest.status], name)
+
+
+def list_text(words: Words, incidents: Sequence[Incident]) -> str:
+    """As many of these incidents as fit, and a command for the rest.
+
+    The commands only need a tap: /incident_<id> shows an incident, /incidents_<id> lists those that are older than it.
+    """
+    if not incidents:
+        return words.none_active
+    text = words.active
+    rest = ""
+    for incident in incidents:
+        status = words.statuses[incident.status]
+        item = f"\n\n{age(words, incident.created_at)}, {status}: {_excerpt(incident)}\n/incident_{_hex(incident)}"
+        following = f"\n\n{words.older.format(f'/incidents_{_hex(incident)}')}"
+        if _length(text + item + following) > MAX_TEXT:
+            return text + rest
+        text += item
+        rest = following
+    return text
+
+
+def age(words: Words, time: str, now: datetime | None = None) -> str:
+    """How long ago a time of an incident is, in its largest whole unit."""
+    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(time)).total_seconds()
+    for unit, word in ((_DAY, words.days), (_HOUR, words.hours), (_MINUTE, words.minutes)):
+        if seconds >= unit:
+            return word.format(int(seconds // unit))
+    return words.now
+
+
+def _excerpt(incident: Incident) -> str:
+    return _clip(" ".join(incident.description.split()), _MAX_EXCERPT)
+
+
+def _hex(incident: Incident) -> str:
+    # A command has letters, digits and underscores.
+    return incident.id.replace("-", "")
+
+
+def _by(entry: HistoryEntry) -> str:
+    name = _name(entry)
+    return f", {name}" if name else ""
+
+
+def _name(entry: HistoryEntry) -> str:
+    """Who made a version: a name from Telegram without the user's id, or that of an access key; empty if unknown."""
+    by = entry.by or ""
+    return by.partition(" ")[2] or by if by.startswith("telegram:") else by
+
+
+def _clip(text: str, length: int) -> str:
+    if _length(text) <= length:
+        return text
+    # Without half of a surrogate pair at the end.
+    return text.encode("utf-16-le")[: 2 * (length - 1)].decode("utf-16-le", errors="ignore") + "…"
+
+
+def _length(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2

@@ -1,0 +1,725 @@
+"""POST /telegram."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from string import Formatter
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from aiogram import types
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import JsonValue
+
+import store
+import telegram_messages as messages
+from incident import HistoryEntry, Incident, NewIncident, Source, Status, id_for_message, new_id
+from infra.local import template
+from infra.local.event import http_event
+from infra.local.gateway import Gateway
+from tests.conftest import TEMPLATE
+from tests.steps import assert_problem, report
+from tests.telegram import (
+    ANNA,
+    BORIS,
+    CHAT,
+    Call,
+    Chat,
+    alerted,
+    body,
+    buttons,
+    call,
+    deliver,
+    edited,
+    sent,
+    text,
+    units,
+)
+from tests.test_events import answer_of
+from tests.test_openapi import unreachable
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+REPORT = "Самокат #4567 не отвечает"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+PHOTO = [types.PhotoSize(file_id="1", file_unique_id="1", width=1, height=1)]
+DOCUMENT = types.Document(file_id="1", file_unique_id="1")
+
+
+@pytest.fixture
+def chat() -> Chat:
+    return Chat()
+
+
+def listed(api: httpx.Client) -> list[dict[str, str]]:
+    incidents: list[dict[str, str]] = api.get("/incidents?limit=100").json()
+    return incidents
+
+
+def history(api: httpx.Client, incident_id: str) -> list[tuple[str, str | None]]:
+    """Who gave the incident which status, from the first to the last."""
+    return [(entry["status"], entry["by"]) for entry in api.get(f"/incidents/{incident_id}/history").json()]
+
+
+def record(api: httpx.Client, chat: Chat, text: str = REPORT, by: types.User = ANNA) -> tuple[str, dict[str, str]]:
+    """Report an incident; return its id, and the buttons below the answer."""
+    (before, answer) = len(listed(api)), deliver(api, chat.message(f"/incident {text}", by))
+    incidents = listed(api)
+    assert len(incidents) == before + 1
+    return incidents[0]["id"], buttons(sent(answer))
+
+
+def deliver_to_function(update: types.Update | str, authorizer: dict[str, object] | None = None) -> Call | None:
+    """Send an update to the function, without HTTP; return what the bot is to do."""
+    content = update if isinstance(update, str) else body(update)
+    event = http_event(
+        "POST",
+        "/telegram",
+        route_key="POST /telegram",
+        headers={"Content-Type": "application/json"},
+        body=content.encode(),
+        authorizer=authorizer,
+    )
+    status, _, answer = answer_of("receive_telegram", event)
+    assert status == 200
+    return call(json.loads(answer))
+
+
+# ---- reports
+
+
+def test_a_report_is_recorded_and_answered_with_its_status_id_and_buttons(api: httpx.Client, chat: Chat) -> None:
+    update = chat.message(f"/incident {REPORT}")
+    answer = sent(deliver(api, update))
+    (incident,) = listed(api)
+    assert (incident["description"], incident["source"], incident["status"]) == (REPORT, "operator", "open")
+    assert history(api, incident["id"]) == [("open", "telegram:11 Анна Петрова")]
+    assert answer.text == f"{REPORT}\n\nСтатус: открыт, Анна Петрова\n{incident['id']}"
+    assert answer.chat_id == CHAT
+    assert update.message
+    assert answer.reply_parameters
+    assert answer.reply_parameters.message_id == update.message.message_id
+    assert answer.reply_parameters.allow_sending_without_reply
+    assert buttons(answer) == {
+        "В работу": f"in_progress:{incident['id']}:1",
+        "Решён": f"resolved:{incident['id']}:1",
+        "Закрыть": f"closed:{incident['id']}:1",
+        "Обновить": f"refresh:{incident['id']}:1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "description"),
+    [
+        (f"/incident {REPORT}", REPORT),
+        (f"/incident@incident_bot {REPORT}", REPORT),
+        (f"/INCIDENT\n{REPORT}\nсо вчерашнего дня ", f"{REPORT}\nсо вчерашнего дня"),
+        ("/incident /incidents", "/incidents"),
+        ("/incident 4567", "4567"),
+        ("/incident " + "ё" * 4086, "ё" * 4086),
+        ("/incident <b>*_`{}%s\\n&amp;", "<b>*_`{}%s\\n&amp;"),
+    ],
+)
+def test_what_follows_the_command_is_the_report(api: httpx.Client, chat: Chat, text: str, description: str) -> None:
+    sent(deliver(api, chat.message(text)))
+    assert [incident["description"] for incident in listed(api)] == [description]
+
+
+@pytest.mark.parametrize("attached", [{"photo": PHOTO}, {"document": DOCUMENT}], ids=["photo", "document"])
+def test_a_caption_that_begins_with_the_command_is_a_report(
+    api: httpx.Client, chat: Chat, attached: dict[str, object]
+) -> None:
+    sent(deliver(api, chat.message(fields={"caption": f"/incident {REPORT}", **attached})))
+    assert [incident["description"] for incident in listed(api)] == [REPORT]
+    assert deliver(api, chat.message(fields={"caption": REPORT, **attached})) is None
+    assert len(listed(api)) == 1
+
+
+@pytest.mark.parametrize(
+    "reported", [{"text": REPORT}, {"caption": REPORT, "photo": PHOTO}, {"text": f"/incident {REPORT}"}]
+)
+def test_the_command_in_reply_to_a_message_reports_that_message_once(
+    api: httpx.Client, chat: Chat, reported: dict[str, object]
+) -> None:
+    message = chat.written(by=BORIS, fields=reported)
+    for by in (ANNA, BORIS):
+        answer = sent(deliver(api, chat.message("/incident", by, {"reply_to_message": message})))
+        assert answer.text.startswith(f"{REPORT}\n\n")
+    (incident,) = listed(api)
+    assert incident["description"] == REPORT
+    assert history(api, incident["id"]) == [("open", "telegram:11 Анна Петрова")]
+
+
+def test_a_text_of_its_own_is_reported_and_not_the_message_replied_to(api: httpx.Client, chat: Chat) -> None:
+    sent(deliver(api, chat.message(f"/incident {REPORT}", fields={"reply_to_message": chat.written("Доброе утро")})))
+    assert [incident["description"] for incident in listed(api)] == [REPORT]
+
+
+@pytest.mark.parametrize("text", ["/incident", "/incident@incident_bot", "/incident \n "])
+@pytest.mark.parametrize("replied", [False, True])
+def test_the_command_alone_is_answered_with_how_to_use_it(
+    api: httpx.Client, chat: Chat, text: str, *, replied: bool
+) -> None:
+    # In a group with topics, a message in a topic replies to the one that made the topic, which has no text.
+    fields = {"reply_to_message": chat.written(fields={"photo": PHOTO})} if replied else {}
+    assert sent(deliver(api, chat.message(text, ANNA, fields))).text == messages.RUSSIAN.usage
+    assert sent(deliver(api, chat.message(text, BORIS, fields))).text == messages.ENGLISH.usage
+    assert listed(api) == []
+
+
+@pytest.mark.parametrize("text", ["\u2800", "\u200b\u200d", "x\x00", "\x1b[31m"])
+def test_a_text_that_is_no_report_is_answered_with_a_sentence(api: httpx.Client, chat: Chat, text: str) -> None:
+    assert sent(deliver(api, chat.message(f"/incident {text}"))).text == messages.RUSSIAN.not_a_report
+    assert listed(api) == []
+
+
+def test_an_answer_goes_to_the_topic_of_the_message(api: httpx.Client, chat: Chat) -> None:
+    answer = sent(deliver(api, chat.message("/incidents", fields={"message_thread_id": 9, "is_topic_message": True})))
+    assert answer.message_thread_id == 9
+    # Elsewhere it names a thread of replies, to which no message can be sent by number.
+    assert sent(deliver(api, chat.message("/incidents", fields={"message_thread_id": 9}))).message_thread_id is None
+
+
+@pytest.mark.usefixtures("table")
+def test_a_key_that_is_bound_to_a_source_reports_as_that_source(chat: Chat) -> None:
+    update = chat.message(f"/incident {REPORT}")
+    sent(deliver_to_function(update, {"lambda": {"caller": "telegram", "source": "partner"}}))
+    assert [incident.source for incident in store.newest([Status.OPEN], 10)] == [Source.PARTNER]
+
+
+def test_the_same_number_in_two_chats_is_two_messages(api: httpx.Client) -> None:
+    for number in (CHAT, 4567):
+        sent(deliver(api, Chat(number).message(f"/incident {REPORT}")))
+    assert len({incident["id"] for incident in listed(api)}) == 2
+
+
+# ---- buttons
+
+
+def test_a_button_changes_the_status_and_the_message_says_who_did_it(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    answer = edited(deliver(api, chat.tap(below["В работу"], BORIS, message_id=77)))
+    incident = api.get(f"/incidents/{incident_id}").json()
+    assert (incident["status"], incident["version"]) == ("in_progress", 2)
+    assert history(api, incident_id) == [("open", "telegram:11 Анна Петрова"), ("in_progress", "telegram:22 Boris")]
+    assert (answer.chat_id, answer.message_id) == (CHAT, 77)
+    assert text(answer).startswith(f"{REPORT}\n\nStatus: in progress, Boris\n{incident_id}\n\nHistory (UTC)\n")
+    minute = incident["updated_at"][:16].replace("T", " ")
+    assert text(answer).endswith(f"open, Анна Петрова\n{minute} in progress, Boris")
+    assert buttons(answer) == {
+        "Reopen": f"open:{incident_id}:2",
+        "Resolve": f"resolved:{incident_id}:2",
+        "Close": f"closed:{incident_id}:2",
+        "Refresh": f"refresh:{incident_id}:2",
+    }
+
+
+def test_every_status_is_one_tap_away_from_every_other(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    for status in ["closed", "open", "in_progress", "closed", "resolved", "in_progress", "open", "resolved", "open"]:
+        (button,) = [data for data in below.values() if data.startswith(f"{status}:")]
+        below = buttons(edited(deliver(api, chat.tap(button))))
+        assert api.get(f"/incidents/{incident_id}").json()["status"] == status
+        assert {data.partition(":")[0] for data in below.values()} == {*Status, "refresh"} - {status}
+
+
+def test_who_comes_second_is_told_who_was_faster_and_changes_nothing(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    deliver(api, chat.tap(below["В работу"], BORIS))
+    changed = api.get(f"/incidents/{incident_id}").json()
+    alert = alerted(deliver(api, chat.tap(below["Закрыть"], ANNA)))
+    assert "«в работе» (Boris)" in alert
+    assert api.get(f"/incidents/{incident_id}").json() == changed
+    # The next tap brings the message up to date, and the one after it changes the incident.
+    answer = edited(deliver(api, chat.tap(below["Обновить"], ANNA)))
+    assert "Статус: в работе, Boris" in text(answer)
+    edited(deliver(api, chat.tap(buttons(answer)["Закрыть"], ANNA)))
+    assert [status for status, _ in history(api, incident_id)] == ["open", "in_progress", "closed"]
+
+
+def test_who_comes_second_with_the_same_status_sees_who_set_it(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    deliver(api, chat.tap(below["В работу"], BORIS))
+    assert "Статус: в работе, Boris" in text(edited(deliver(api, chat.tap(below["В работу"], ANNA))))
+    assert len(history(api, incident_id)) == 2
+
+
+def test_a_change_through_the_api_is_told_as_well(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    api.patch(f"/incidents/{incident_id}", json={"status": "resolved"})
+    assert "«решён» (кто-то другой)" in alerted(deliver(api, chat.tap(below["Закрыть"])))
+    assert "Статус: решён\n" in text(edited(deliver(api, chat.tap(below["Обновить"]))))
+
+
+def test_a_message_that_is_up_to_date_is_left_as_it_is(api: httpx.Client, chat: Chat) -> None:
+    _, below = record(api, chat)
+    assert alerted(deliver(api, chat.tap(below["Обновить"]))) == messages.RUSSIAN.up_to_date
+
+
+@pytest.mark.parametrize(
+    "button", ["", "x", "closed", "closed::1", "lost:{id}:1", "closed:{id}:0", "closed:{id}", "closed:{id}:1:1", "{id}"]
+)
+def test_a_button_of_another_form_changes_nothing(api: httpx.Client, chat: Chat, button: str) -> None:
+    incident_id, _ = record(api, chat)
+    assert alerted(deliver(api, chat.tap(button.format(id=incident_id)))) == messages.RUSSIAN.unknown_button
+    assert len(history(api, incident_id)) == 1
+
+
+@pytest.mark.parametrize("action", [*Status, "refresh"])
+def test_a_button_of_an_incident_that_is_gone_is_an_alert(api: httpx.Client, chat: Chat, action: str) -> None:
+    assert alerted(deliver(api, chat.tap(f"{action}:{UNKNOWN}:1"))) == messages.RUSSIAN.not_found
+    assert listed(api) == []
+
+
+def test_an_incident_that_takes_no_more_changes_is_an_alert(
+    api: httpx.Client, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident_id, below = record(api, chat)
+    monkeypatch.setattr(store, "MAX_CHANGES", 0)
+    assert alerted(deliver(api, chat.tap(below["Закрыть"]))) == messages.RUSSIAN.too_many_changes
+    assert len(history(api, incident_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"first_name": "Ё" * 64, "last_name": "ж" * 64},
+        {"first_name": "😀" * 64, "last_name": "🛴" * 64},
+        {"first_name": "a" * 64, "last_name": "b" * 64},
+        {"first_name": "Анна\n\tМария ", "last_name": " \u202eПетрова"},
+        {"first_name": "x"},
+    ],
+)
+def test_a_name_is_cut_to_what_a_history_takes(api: httpx.Client, chat: Chat, user: dict[str, str]) -> None:
+    who = types.User.model_validate({"id": 2**52 - 1, "is_bot": False, **user})
+    incident_id, below = record(api, chat, by=who)
+    edited(deliver(api, chat.tap(below["Close"], who)))
+    full = f"telegram:{2**52 - 1} " + " ".join(" ".join(user.values()).split())
+    for _, by in history(api, incident_id):
+        assert by
+        assert full.startswith(by)
+        assert len(by) <= 100
+        assert len(by.encode()) <= 200
+        # As much of the name as is allowed, down to one character of four bytes.
+        assert by == full or len(by) == 100 or len(by.encode()) > 196
+
+
+# ---- repetitions
+
+
+def test_the_same_report_ten_times_is_one_incident_and_one_kind_of_answer(api: httpx.Client, chat: Chat) -> None:
+    update = chat.message(f"/incident {REPORT}")
+    answers = [sent(deliver(api, update)) for _ in range(10)]
+    assert len({answer.text for answer in answers}) == 1
+    assert len(listed(api)) == 1
+
+
+def test_the_same_tap_ten_times_is_one_change_and_one_kind_of_answer(api: httpx.Client, chat: Chat) -> None:
+    incident_id, below = record(api, chat)
+    update = chat.tap(below["В работу"])
+    assert len({text(edited(deliver(api, update))) for _ in range(5)}) == 1
+    # Others go on meanwhile: who taps is not told that somebody else was faster.
+    api.patch(f"/incidents/{incident_id}", json={"status": "resolved"})
+    assert all("Статус: решён\n" in text(edited(deliver(api, update))) for _ in range(5))
+    assert [status for status, _ in history(api, incident_id)] == ["open", "in_progress", "resolved"]
+
+
+REPORTED = Chat().message(f"/incident {REPORT}")
+INCIDENT = id_for_message(CHAT, 2)
+BY_ANNA, BY_BORIS = "telegram:11 Анна Петрова", "telegram:22 Boris"
+TAPS = [
+    (1, "in_progress", ANNA, BY_ANNA),
+    (1, "closed", BORIS, BY_BORIS),
+    (2, "resolved", BORIS, BY_BORIS),
+    (2, "open", ANNA, BY_ANNA),
+    (3, "in_progress", ANNA, BY_ANNA),
+]
+"""Taps on the buttons of a message with this version: the status, and who taps."""
+
+
+@pytest.mark.usefixtures("table")
+@given(order=st.lists(st.none() | st.sampled_from(TAPS), max_size=12))
+@example([None, TAPS[0], TAPS[2], None, *TAPS, TAPS[4], None, *TAPS])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_any_order_and_number_a_report_is_one_incident_and_a_tap_one_change(
+    dynamodb: "DynamoDBClient", order: list[tuple[int, str, types.User, str] | None]
+) -> None:
+    """None stands for the report."""
+    dynamodb.delete_item(TableName=template.TABLE, Key={"id": {"S": INCIDENT}})
+    expected: list[tuple[str, str]] = []
+    for tap in order:
+        if tap is None:
+            sent(deliver_to_function(REPORTED))
+            expected = expected or [("open", BY_ANNA)]
+            continue
+        version, status, user, by = tap
+        answer = deliver_to_function(Chat().tap(f"{status}:{INCIDENT}:{version}", user))
+        if len(expected) == version and expected[-1][0] != status:
+            expected.append((status, by))
+        mine = (status, by) in expected[version : version + 1]
+        if expected and (mine or expected[-1][0] == status):
+            edited(answer)
+        else:
+            alerted(answer)
+    incidents = store.newest(list(Status), 10)
+    assert [incident.id for incident in incidents] == [INCIDENT] * bool(expected)
+    if expected:
+        assert [(entry.status, entry.by) for entry in store.history(INCIDENT)] == expected
+
+
+# ---- lists, and single incidents
+
+
+def commands(text: str) -> list[str]:
+    return re.findall(r"^/incident_[0-9a-f]{32}$", text, re.MULTILINE)
+
+
+def test_a_list_has_what_is_open_or_in_progress_newest_first(api: httpx.Client, chat: Chat) -> None:
+    first, second = record(api, chat, "Точка не\nотвечает ")[0], record(api, chat, "Отчёт не выгрузился")[0]
+    closed, _ = record(api, chat, "Закрытый")
+    api.patch(f"/incidents/{closed}", json={"status": "closed"})
+    api.patch(f"/incidents/{first}", json={"status": "in_progress"})
+    answer = sent(deliver(api, chat.message("/incidents@incident_bot")))
+    assert answer.text == (
+        f"Открыты или в работе, сначала новые:\n\nтолько что, открыт: Отчёт не выгрузился\n/incident_{second.replace('-', '')}"
+        f"\n\nтолько что, в работе: Точка не отвечает\n/incident_{first.replace('-', '')}"
+    )
+    assert not buttons(answer)
+
+
+def test_a_list_of_nothing_says_so(api: httpx.Client, chat: Chat) -> None:
+    assert sent(deliver(api, chat.message("/incidents"))).text == messages.RUSSIAN.none_active
+    assert sent(deliver(api, chat.message("/incidents", BORIS))).text == messages.ENGLISH.none_active
+
+
+@pytest.mark.parametrize(
+    "description", ["x", "Самокат не отвечает. " * 20, "🛴" * 10_000], ids=["short", "long", "emoji"]
+)
+@pytest.mark.parametrize("by", [ANNA, BORIS], ids=["ru", "en"])
+def test_a_list_has_as_many_as_fit_and_leads_to_the_rest(
+    api: httpx.Client, chat: Chat, description: str, by: types.User
+) -> None:
+    ids = [store.add(open_incident(description), None).id for _ in range(120)]
+    found: list[str] = []
+    command = "/incidents"
+    while command:
+        answer = sent(deliver(api, chat.message(command, by)))
+        shown = commands(answer.text)
+        found += [each.removeprefix("/incident_") for each in shown]
+        following = re.findall(r"/incidents_[0-9a-f]{32}$", answer.text)
+        if following:
+            # One more would not have fitted.
+            longest = max(len(item) for item in answer.text.split("\n\n")[1:-1])
+            assert units(answer.text) + units(description[:99]) + longest > 4096
+            assert following == [f"/incidents_{found[-1]}"]
+        command = following[0] if following else ""
+    # Each once, those of one millisecond in the order of their ids.
+    assert found == [incident["id"].replace("-", "") for page in (listed(api), listed_after(api)) for incident in page]
+    assert {each.replace("-", "") for each in ids} == set(found)
+
+
+def open_incident(description: str) -> Incident:
+    return Incident.report(NewIncident(description=description, source=Source.PARTNER), id=new_id())
+
+
+def listed_after(api: httpx.Client) -> list[dict[str, str]]:
+    incidents: list[dict[str, str]] = api.get(api.get("/incidents?limit=100").links["next"]["url"]).json()
+    return incidents
+
+
+@pytest.mark.parametrize(
+    ("ago", "russian", "english"),
+    [
+        (timedelta(seconds=-3), "только что", "just now"),  # clocks differ
+        (timedelta(seconds=59), "только что", "just now"),
+        (timedelta(seconds=60), "1 мин", "1 min"),
+        (timedelta(minutes=59, seconds=59), "59 мин", "59 min"),
+        (timedelta(hours=1), "1 ч", "1 h"),
+        (timedelta(hours=47, minutes=59), "1 д", "1 d"),
+        (timedelta(days=400), "400 д", "400 d"),
+    ],
+)
+def test_an_age_is_in_the_largest_whole_unit(ago: timedelta, russian: str, english: str) -> None:
+    now = datetime(2026, 11, 24, 10, 0, 0, 123000, UTC)
+    time = (now - ago).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert messages.age(messages.RUSSIAN, time, now) == russian
+    assert messages.age(messages.ENGLISH, time, now) == english
+
+
+@pytest.mark.parametrize(
+    "command", ["/incident {id}", "/incident@incident_bot  {ID}\n", "/incident_{hex}", "/incident_{hex}@b"]
+)
+def test_an_id_shows_the_incident_with_its_buttons_and_history(api: httpx.Client, chat: Chat, command: str) -> None:
+    incident_id, below = record(api, chat)
+    deliver(api, chat.tap(below["Решён"], BORIS))
+    answer = sent(
+        deliver(
+            api, chat.message(command.format(id=incident_id, ID=incident_id.upper(), hex=incident_id.replace("-", "")))
+        )
+    )
+    assert answer.text.startswith(f"{REPORT}\n\nСтатус: решён, Boris\n{incident_id}\n\nИстория (UTC)\n")
+    assert answer.text.count("\n2") == 2
+    assert f"closed:{incident_id}:2" in buttons(answer).values()
+    assert len(listed(api)) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [f"/incident {UNKNOWN}", f"/incident_{UNKNOWN.replace('-', '')}", f"/incidents_{'0' * 32}"]
+)
+def test_an_unknown_id_is_answered_with_a_sentence(api: httpx.Client, chat: Chat, command: str) -> None:
+    assert sent(deliver(api, chat.message(command))).text == messages.RUSSIAN.not_found
+    assert listed(api) == []
+
+
+def test_the_longest_incident_with_the_longest_history_fits(api: httpx.Client, chat: Chat) -> None:
+    incident = report(api, "🛴" * 10_000)
+    who = types.User(id=2**52 - 1, is_bot=False, first_name="🛴" * 64, last_name="x" * 64)
+    statuses = [Status.CLOSED, Status.OPEN] * 20
+    for status in statuses:
+        store.set_status(incident["id"], status, f"telegram:{who.id} {'🛴' * 20}", None)
+    answer = sent(deliver(api, chat.message(f"/incident {incident['id']}", who)))
+    assert 4096 - 2 <= units(answer.text) <= 4096
+    description, _, rest = answer.text.partition("\n\n")
+    assert description == "🛴" * (len(description) - 1) + "…"
+    assert len(description) > 1000
+    # The newest changes are there, and how many are not.
+    (left_out,) = re.findall(r"… earlier changes: (\d+)\n", rest)
+    assert int(left_out) + rest.count("\n20") == 41
+    assert rest.count("\n20") > 10
+    assert rest.endswith("open, " + "🛴" * 20)
+
+
+# ---- what is not for the bot
+
+
+def ignored(capsys: pytest.CaptureFixture[str]) -> list[dict[str, JsonValue]]:
+    """What is logged of the updates that were ignored, and counted as such."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [line for line in lines if line.get("UpdatesIgnored") == 1 and "_aws" in line]
+
+
+def test_chats_that_are_not_listed_get_nothing(api: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    incident_id, _ = record(api, Chat())
+    for stranger in (Chat(-CHAT), Chat(-100), Chat(int(f"{CHAT}1")), Chat(11)):
+        for update in (
+            stranger.message(f"/incident {REPORT}"),
+            stranger.message("/incidents"),
+            stranger.message(f"/incident {incident_id}"),
+            stranger.message("/incident", fields={"reply_to_message": stranger.written(REPORT)}),
+            stranger.tap(f"closed:{incident_id}:1"),
+            stranger.tap(f"refresh:{incident_id}:2"),
+        ):
+            assert deliver(api, update) is None
+            (line,) = ignored(capsys)
+            assert line["chat_id"] == str(stranger.chat.id)
+            assert REPORT not in json.dumps(line, ensure_ascii=False)
+    assert len(listed(api)) == 1
+    assert len(history(api, incident_id)) == 1
+
+
+def other_updates() -> list[types.Update]:
+    chat = Chat()
+    report = chat.written(f"/incident {REPORT}")
+    return [
+        types.Update(update_id=1, edited_message=report),
+        types.Update(update_id=1, channel_post=report),
+        types.Update(update_id=1),
+        chat.message("Доброе утро"),
+        chat.message(f"Самокат: /incident {REPORT}"),
+        chat.message(f"/incidental {REPORT}"),
+        chat.message("/incident_123"),
+        chat.message("/start"),
+        chat.message(fields={"photo": PHOTO}),
+        chat.message(fields={"new_chat_title": REPORT}),
+        chat.message(fields={"migrate_to_chat_id": -100999}),
+    ]
+
+
+@pytest.mark.parametrize("update", other_updates(), ids=lambda update: body(update)[:60])
+def test_other_updates_get_nothing_and_are_counted(
+    api: httpx.Client, update: types.Update, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert deliver(api, update) is None
+    assert len(ignored(capsys)) == 1
+    assert listed(api) == []
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {},
+        {"update_id": 1, "something_new": {"chat": {"id": CHAT}, "text": "/incident x"}},
+        {"message": None},
+        {"message": {"chat": {"id": CHAT}, "text": "/incident x"}},
+        {"message": {"message_id": 1, "chat": {"id": str(CHAT)}, "from": {"id": 1}, "text": "/incident x"}},
+        {"message": {"message_id": 1.5, "chat": {"id": CHAT}, "from": {"id": 1}, "text": "/incident x"}},
+        {"message": {"message_id": 1, "chat": {"id": CHAT}, "from": {"id": 1}, "text": "/incident \ud83d"}},
+        {"callback_query": {"id": "1", "from": {"id": 1}, "data": f"closed:{UNKNOWN}:1", "inline_message_id": "1"}},
+    ],
+    ids=str,
+)
+def test_an_update_of_another_shape_gets_nothing(api: httpx.Client, update: dict[str, object]) -> None:
+    assert deliver(api, json.dumps(update)) is None
+    assert listed(api) == []
+
+
+def test_what_is_no_update_is_refused(api: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert_problem(api.post("/telegram", content=b"{", headers=headers), 400)
+    for value in (b"[]", b"1", b"null", b'"x"'):
+        assert_problem(api.post("/telegram", content=value, headers=headers), 422)
+
+
+# ---- whatever comes
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=20)
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=5,
+)
+ids = st.just(CHAT) | st.integers() | odd
+people = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "first_name", "last_name", "language_code"), odd))
+people |= st.just({"id": 11, "first_name": "Анна"})
+texts = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["/incident", "/incidents", "/incident@b", f"/incident_{UNKNOWN.replace('-', '')}", ""]),
+    st.sampled_from([" ", "\n", "_", ""]),
+    st.text(max_size=20) | st.just(INCIDENT) | st.just("x" * 5000),
+)
+replies = st.fixed_dictionaries({"message_id": st.integers() | odd}, optional={"text": texts | odd, "caption": texts})
+written = st.fixed_dictionaries(
+    {"message_id": st.integers() | odd, "chat": st.fixed_dictionaries({"id": ids}) | odd, "from": people | odd},
+    optional={"text": texts | odd, "caption": texts | odd, "reply_to_message": replies | odd, "is_topic_message": odd},
+)
+data = st.builds(
+    "{}:{}:{}".format,
+    st.sampled_from([*Status, "refresh", "x"]),
+    st.just(INCIDENT) | st.uuids(),
+    st.integers(0, 10**10),
+)
+taps = st.fixed_dictionaries(
+    {"id": st.text() | odd, "from": people, "message": written | odd}, optional={"data": data | odd}
+)
+updates = st.fixed_dictionaries({}, optional={"message": written | odd, "callback_query": taps | odd, "other": written})
+
+
+@given(update=updates)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_no_update_is_too_much(dynamodb: "DynamoDBClient", table: str, update: dict[str, JsonValue]) -> None:
+    """Always a 200 and a call that Telegram accepts, and nothing is written but what a command or a button asks for."""
+    for item in dynamodb.scan(TableName=table)["Items"]:
+        dynamodb.delete_item(TableName=table, Key={"id": item["id"]})
+    deliver_to_function(REPORTED)
+    before = dynamodb.scan(TableName=table)["Items"]
+    deliver_to_function(json.dumps(update))
+    after = dynamodb.scan(TableName=table)["Items"]
+    if after != before:
+        assert str(CHAT) in json.dumps(update)
+        assert "/incident" in json.dumps(update) or INCIDENT in json.dumps(update)
+        added = [item for item in after if item["id"]["S"] != INCIDENT]
+        assert len(added) <= 1
+        for item in after:
+            store.history(item["id"]["S"])
+            assert all(len(entry["M"]["by"]["S"].encode()) <= 200 for entry in item["history"]["L"])
+
+
+# ---- failures
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda chat: chat.message(f"/incident {REPORT}"),
+        lambda chat: chat.message("/incidents"),
+        lambda chat: chat.message(f"/incidents_{UNKNOWN.replace('-', '')}"),
+        lambda chat: chat.message(f"/incident {UNKNOWN}"),
+        lambda chat: chat.tap(f"closed:{UNKNOWN}:1"),
+        lambda chat: chat.tap(f"refresh:{UNKNOWN}:1"),
+    ],
+)
+def test_when_dynamodb_fails_telegram_is_to_repeat_the_update(
+    api: httpx.Client, chat: Chat, update: Callable[[Chat], types.Update], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_dynamodb", unreachable())
+    headers = {"Content-Type": "application/json"}
+    response = api.post("/telegram", content=body(update(chat)), headers=headers)
+    assert_problem(response, 503)
+    assert int(response.headers["Retry-After"]) > 0
+
+
+# ---- words
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ru", messages.RUSSIAN),
+        ("ru-RU", messages.RUSSIAN),
+        ("en", messages.ENGLISH),
+        ("de", messages.ENGLISH),
+        ("rup", messages.ENGLISH),  # Aromanian
+        (None, messages.ENGLISH),
+    ],
+)
+def test_the_words_are_of_the_senders_language(
+    api: httpx.Client, chat: Chat, code: str | None, words: messages.Words
+) -> None:
+    who = types.User(id=1, is_bot=False, first_name="x", language_code=code)
+    assert sent(deliver(api, chat.message("/incident", who))).text == words.usage
+
+
+def test_every_word_has_its_translation() -> None:
+    for name in messages.Words._fields:
+        english, russian = getattr(messages.ENGLISH, name), getattr(messages.RUSSIAN, name)
+        if isinstance(english, str):
+            pairs = [(english, russian)]
+        else:
+            assert english.keys() == russian.keys()
+            pairs = [(english[key], russian[key]) for key in english]
+        for here, there in pairs:
+            assert placeholders(here) == placeholders(there), name
+            assert not re.search("[а-яё]", here, re.IGNORECASE), name
+            assert re.search("[а-яё]", there, re.IGNORECASE), name
+
+
+def placeholders(text: str) -> int:
+    return sum(name is not None for _, name, _, _ in Formatter().parse(text))
+
+
+@pytest.mark.parametrize("words", [messages.ENGLISH, messages.RUSSIAN])
+def test_every_alert_fits(words: messages.Words) -> None:
+    alerts = [words.not_found, words.up_to_date, words.too_many_changes, words.unknown_button]
+    longest = max(words.statuses, key=lambda status: len(words.statuses[status]))
+    entry = HistoryEntry(version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 40)
+    alerts.append(messages.conflict_alert(words, entry))
+    assert all(units(alert) <= messages.MAX_ALERT for alert in alerts)
+
+
+@pytest.mark.parametrize("words", [messages.ENGLISH, messages.RUSSIAN])
+def test_no_message_has_room_for_all_that_a_list_asks_for(words: messages.Words) -> None:
+    shortest = open_incident("x").model_copy(update={"created_at": (datetime.now(UTC) - timedelta(days=1)).isoformat()})
+    assert "/incidents_" in messages.list_text(words, [shortest] * messages.MAX_LISTED)
+
+
+# ---- where it is deployed
+
+
+def test_the_default_deployment_has_no_such_route(serve: Callable[[Gateway], str]) -> None:
+    response = httpx.post(f"{serve(Gateway())}/telegram", json={})
+    assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
+
+
+@pytest.mark.parametrize("chats", ["-1001234567890", "4567", "-1,2,-3", ""])
+def test_the_parameter_is_a_list_of_chats(chats: str) -> None:
+    TEMPLATE.check({"TelegramChats": chats})
+
+
+@pytest.mark.parametrize("chats", [",", "1,", "1, 2", "@group", "-", "1\n", "1 2", "*"])
+def test_the_parameter_is_nothing_else(chats: str) -> None:
+    with pytest.raises(template.ParameterError):
+        TEMPLATE.check({"TelegramChats": chats})
