@@ -180,8 +180,8 @@ def database(serve: Callable[["WSGIApplication"], str], tmp_path_factory: pytest
 class LocalRun:
     """`python -m infra.local`, as `make run` starts it."""
 
-    def __init__(self, data: Path, root: Path = ROOT) -> None:
-        command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data)]
+    def __init__(self, data: Path, *arguments: str, root: Path = ROOT) -> None:
+        command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data), *arguments]
         self.data = data
         self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=root)
         assert self.process.stdout
@@ -206,12 +206,12 @@ class LocalRun:
 
 
 @pytest.fixture
-def run_local(tmp_path: Path) -> Iterator[Callable[[], LocalRun]]:
-    """Start the local program on one data folder, again and again."""
+def run_local(tmp_path: Path) -> Iterator[Callable[..., LocalRun]]:
+    """Start the local program, with these arguments, on one data folder, again and again."""
     started: list[LocalRun] = []
 
-    def run() -> LocalRun:
-        started.append(LocalRun(tmp_path / "data"))
+    def run(*arguments: str) -> LocalRun:
+        started.append(LocalRun(tmp_path / "data", *arguments))
         return started[-1]
 
     yield run

@@ -19,7 +19,7 @@ from infra.local import gateway, template
 from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import follow, report
 
-RunLocal = Callable[[], LocalRun]
+RunLocal = Callable[..., LocalRun]
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -241,13 +241,41 @@ def test_a_data_folder_that_cannot_be_used_is_told_in_one_line(run_local: RunLoc
     assert ended.stderr == f"The data folder {local.data} is in use by another run.\n"
 
 
+def test_the_stack_s_parameters_can_be_given(run_local: RunLocal) -> None:
+    local = run_local("--parameters", "StatusShards=64 LogDays=7")
+    for _ in range(5):
+        report(local.client)
+    local.stop(signal.SIGTERM)
+    lines = (local.data / "incidents.jsonl").read_text().splitlines()
+    assert {json.loads(line)["status_shard"]["S"] for line in lines} != {"open#0"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("Shards=2", "The template has no parameter Shards. It has Architecture, StatusShards, "),
+        ("StatusShards=0", "The parameter StatusShards cannot be '0'. It is at least 1.\n"),
+        ("StatusShards", "The parameter StatusShards cannot be ''. It is a number.\n"),
+        ("LogDays=2", "The parameter LogDays cannot be '2'. It is one of 1, 3, 5, "),
+        ("LogDays='3", "The parameters cannot be read (No closing quotation): LogDays='3\n"),
+    ],
+)
+def test_a_parameter_that_the_stack_does_not_take_is_told_in_one_line(
+    tmp_path: Path, parameters: str, message: str
+) -> None:
+    ended = start("--port", "0", "--data", str(tmp_path), "--parameters", parameters)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(message)
+    assert ended.stderr.count("\n") == 1
+
+
 def test_every_request_is_logged_without_its_body(run_local: RunLocal) -> None:
     local = run_local()
     incident = report(local.client, "a secret")
     local.client.get(f"/incidents/{incident['id']}?a=b")
     log = local.stop(signal.SIGTERM)
     assert " POST /incidents 201 " in log
-    assert f" GET /incidents/{incident['id']}?a=b 200 " in log
+    assert f" GET /incidents/{incident['id']}?a=b 422 " in log
     assert str(local.data) in log
     assert "a secret" not in log
 
@@ -259,7 +287,7 @@ def test_other_routes_are_not_found(api: httpx.Client) -> None:
         ("DELETE", "/incidents/1"),
         ("PATCH", "/incidents/"),
         ("PATCH", "/incidents/1/"),
-        ("GET", "//incidents"),
+        ("GET", "/nothing/incidents"),
     ]:
         response = api.request(method, path)
         assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
@@ -289,7 +317,7 @@ def test_a_payload_over_10_mb_does_not_reach_a_function(api: httpx.Client) -> No
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A function of one's own behind the gateway: the file, to be written."""
     declared = {
-        "Globals": {"Function": {"Environment": {"Variables": {}}}},
+        "Globals": {"Function": {"Timeout": 1, "Environment": {"Variables": {}}}},
         "Parameters": {},
         "Resources": {
             "EchoFunction": {
@@ -352,3 +380,58 @@ def test_a_function_is_given_the_event_that_aws_documents(echo: Path, serve: Cal
     assert (event["body"], event["isBase64Encoded"]) == ("YT0x", True)
     assert "queryStringParameters" not in event
     assert "body" not in httpx.post(f"{address}/echo/1").json()
+
+
+def test_a_head_over_10240_bytes_does_not_reach_a_function(echo: Path, serve: Callable[[gateway.Gateway], str]) -> None:
+    echo.write_text(
+        "def handler(event, context): return dict(statusCode=200, body='', headers={}, isBase64Encoded=False)"
+    )
+    with httpx.Client(base_url=serve(gateway.Gateway())) as client:
+        request = client.build_request("POST", "/echo/1?q=1", headers={"X-Pad": ""})
+        head = len("POST /echo/1?q=1 HTTP/1.1") + sum(len(value) for value in request.headers.values())
+        pad = "x" * (10_240 - head)
+        assert client.post("/echo/1?q=1", headers={"X-Pad": pad}).status_code == 200
+        for response in (
+            client.post("/echo/1?q=1", headers={"X-Pad": pad + "x"}),
+            client.post("/echo/1?q=12", headers={"X-Pad": pad}),
+        ):
+            assert (response.status_code, response.json()) == (431, {"message": "Request Header Fields Too Large"})
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_response_over_lambda_s_limit_is_a_500(
+    echo: Path, serve: Callable[[gateway.Gateway], str], caplog: pytest.LogCaptureFixture, over: int
+) -> None:
+    around = len(json.dumps({"statusCode": 200, "headers": {}, "isBase64Encoded": False, "body": ""}))
+    body = 6_291_556 - around + over - 2
+    echo.write_text(
+        f"def handler(event, context):\n"
+        f"    return dict(statusCode=200, headers={{}}, isBase64Encoded=False, body='Я' + {body} * 'x')\n"
+    )
+    response = httpx.post(f"{serve(gateway.Gateway())}/echo/1")
+    if over:
+        assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
+        assert "EchoFunction returned 6291557 bytes; Lambda's limit is 6291556." in caplog.text
+    else:
+        assert (response.status_code, len(response.text)) == (200, body + 1)
+
+
+def test_a_response_after_the_function_s_timeout_is_a_500(
+    echo: Path, serve: Callable[[gateway.Gateway], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    echo.write_text(
+        "import time\n"
+        "def handler(event, context):\n"
+        "    time.sleep(1.1)\n"
+        "    return dict(statusCode=200, headers={}, isBase64Encoded=False, body='')\n"
+    )
+    response = httpx.post(f"{serve(gateway.Gateway())}/echo/1")
+    assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
+    assert "EchoFunction ran for 1.1 s; Lambda ends it after 1 s." in caplog.text
+
+
+def test_a_slow_client_does_not_keep_others_waiting(run_local: RunLocal) -> None:
+    local = run_local()
+    with socket.create_connection((local.client.base_url.host, local.client.base_url.port or 0)) as slow:
+        slow.sendall(b"POST /incidents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert local.client.get("/incidents").status_code == 200

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 
@@ -19,11 +20,14 @@ def main() -> None:
         "--parameters", default="", help='values for the stack\'s parameters, such as "StatusShards=2 LogDays=7"'
     )
     options = parser.parse_args()
-    parameters = {name: value for name, _, value in (each.partition("=") for each in shlex.split(options.parameters))}
+    try:
+        values = [value.partition("=") for value in shlex.split(options.parameters)]
+    except ValueError as error:
+        sys.exit(f"The parameters cannot be read ({error}): {options.parameters}")
     # Imported this late because it takes a second, in which Ctrl-C has to work.
     from infra.local.run import run
 
-    run(options.port, options.data, parameters)
+    run(options.port, options.data, {name: value for name, _, value in values})
 
 
 def _exit(*_: object) -> None:

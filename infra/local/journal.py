@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = os.open(folder, os.O_RDONLY)
-            self._file = self._path.open("a+b")
+            self._file: BinaryIO = self._path.open("a+b")
             os.fsync(self._folder)
         except OSError as error:
             raise DataFolderError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
@@ -82,11 +83,12 @@ class Journal:
     def _compact(self) -> None:
         compact = self._path.with_suffix(".new")
         try:
-            file = compact.open("w+b")
-            file.writelines(self.items.values())
-            file.flush()
-            os.fsync(file.fileno())
+            with compact.open("wb") as file:
+                file.writelines(self.items.values())
+                file.flush()
+                os.fsync(file.fileno())
             shutil.copymode(self._path, compact)
+            replacement = compact.open("ab")
         except OSError as error:
             log.warning("%s keeps its outdated lines: %s.", self._path, error.strerror)
             compact.unlink(missing_ok=True)
@@ -98,4 +100,4 @@ class Journal:
         except OSError as error:
             raise DataFolderError(f"The journal {self._path} cannot be replaced: {error.strerror}.") from error
         self._file.close()
-        self._file = file
+        self._file = replacement
