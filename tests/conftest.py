@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from subprocess import PIPE, STDOUT, Popen
 from sys import executable
 from typing import TYPE_CHECKING
@@ -117,6 +118,12 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
             yield None
 
 
+def http_client(address: str) -> httpx.Client:
+    """A client of a server on this machine: through no proxy, over plain HTTP."""
+    # httpx would load every root certificate for each client, which takes longer than most tests.
+    return httpx.Client(base_url=address, trust_env=False, verify=SSLContext(PROTOCOL_TLS_CLIENT))
+
+
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
@@ -148,9 +155,8 @@ def api(request: pytest.FixtureRequest, deployment: aws.Aws | sam_local.SamLocal
         client = deployment.client()
     else:
         request.getfixturevalue("table")
-        client = httpx.Client(
-            base_url=request.getfixturevalue("address"), event_hooks={"response": [assert_documented]}
-        )
+        client = http_client(request.getfixturevalue("address"))
+        client.event_hooks["response"] = [assert_documented]
     with client:
         yield client
 
@@ -194,7 +200,7 @@ class LocalRun:
             self.start_up.append(line)
         else:
             raise AssertionError("".join(self.start_up))
-        self.client = httpx.Client(base_url=line.split()[-1].removesuffix("/incidents/"), trust_env=False)
+        self.client = http_client(line.split()[-1].removesuffix("/incidents/"))
 
     def stop(self, signal: int) -> str:
         """Send the signal; return the rest of what the program printed."""

@@ -21,7 +21,7 @@ from werkzeug.test import Client
 import store
 from incident import HistoryEntry, StoreUnavailable
 from infra.local.gateway import Gateway
-from tests.conftest import TEMPLATE
+from tests.conftest import TEMPLATE, http_client
 from tests.faults import LASTING, PASSING, Fault, Proxy
 from tests.steps import assert_problem, report
 
@@ -66,7 +66,7 @@ def impatient(attempts: int, read_timeout: float) -> Config:
 @pytest.fixture
 def client(address: str, proxy: Proxy) -> Iterator[httpx.Client]:  # noqa: ARG001 (the proxy has to be there)
     """A client of the API behind which the faults are."""
-    with httpx.Client(base_url=address) as client:
+    with http_client(address) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from infra.local import gateway, template
-from tests.conftest import ROOT, TEMPLATE, LocalRun
+from tests.conftest import ROOT, TEMPLATE, LocalRun, http_client
 from tests.steps import follow, report
 
 RunLocal = Callable[..., LocalRun]
@@ -60,7 +60,7 @@ def test_a_kill_in_a_stream_of_creates_loses_and_doubles_nothing(run_local: RunL
     enough = threading.Event()
 
     def create_until_the_end(name: int) -> None:
-        with httpx.Client(base_url=local.client.base_url) as client:
+        with http_client(str(local.client.base_url)) as client:
             for number in range(100_000):
                 try:
                     acknowledged.append(report(client, f"{name}/{number}"))
@@ -90,7 +90,7 @@ def test_a_signal_among_concurrent_requests_cuts_none_of_them_off(run_local: Run
     reached = threading.Event()
 
     def create_until_refused() -> None:
-        with httpx.Client(base_url=local.client.base_url) as client:
+        with http_client(str(local.client.base_url)) as client:
             while True:
                 try:
                     acknowledged.append(report(client))
