@@ -180,8 +180,9 @@ def database(serve: Callable[["WSGIApplication"], str], tmp_path_factory: pytest
 class LocalRun:
     """`python -m infra.local`, as `make run` starts it."""
 
-    def __init__(self, data: Path, root: Path = ROOT) -> None:
+    def __init__(self, data: Path, root: Path = ROOT, parameters: str = "") -> None:
         command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data)]
+        command += ["--parameters", parameters]
         self.data = data
         self.process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, cwd=root)
         assert self.process.stdout
@@ -206,12 +207,12 @@ class LocalRun:
 
 
 @pytest.fixture
-def run_local(tmp_path: Path) -> Iterator[Callable[[], LocalRun]]:
-    """Start the local program on one data folder, again and again."""
+def run_local(tmp_path: Path) -> Iterator[Callable[..., LocalRun]]:
+    """Start the local program on one data folder, again and again, with values for the stack's parameters."""
     started: list[LocalRun] = []
 
-    def run() -> LocalRun:
-        started.append(LocalRun(tmp_path / "data"))
+    def run(parameters: str = "") -> LocalRun:
+        started.append(LocalRun(tmp_path / "data", parameters=parameters))
         return started[-1]
 
     yield run
