@@ -29,8 +29,8 @@ behaviour := tests/test_create_incident.py tests/test_read_incidents.py tests/te
 help:  ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 22
 
-run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local)
-	@$(python) -m infra.local --port $(PORT) --data "$(DATA)"
+run: .venv/for-run  ## serve the API on http://localhost:8000 (PORT=8000 DATA=.local PARAMETERS="TelegramChats=-1001234567890")
+	@$(python) -m infra.local --port $(PORT) --data "$(DATA)" --parameters "$$PARAMETERS"
 
 sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's containers, under sam local start-api (needs Docker)
 	@$(build_environment) $(python) -m infra.local.sam --sam "$(SAM)" --port $(PORT) --data "$(DATA)"

@@ -14,10 +14,11 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from incident import Incident, Source, Status
 from infra import openapi
+from infra.openapi import INTEGRATIONS
 from tests.conftest import ROOT, TEMPLATE
 from tests.document import DOCUMENT
 
-DOCUMENTS = ["README.md", "README.ru.md", "CONTRIBUTING.md", "infra/README.md"]
+DOCUMENTS = ["README.md", "README.ru.md", "CONTRIBUTING.md", "infra/README.md", "infra/integrations.md"]
 README = (ROOT / "README.md").read_text()
 RUSSIAN = (ROOT / "README.ru.md").read_text()
 OPERATING = (ROOT / "infra/README.md").read_text()
@@ -108,7 +109,7 @@ def test_the_readme_lists_the_routes_of_the_template_and_their_functions() -> No
     # A route that takes the trailing slash is a greedy one in the template, since API Gateway has no other.
     assert rows == {
         (route.method, route.path.replace("{proxy+}", ""), route.handler.removesuffix(".handler"))
-        for route in TEMPLATE.routes()
+        for route in TEMPLATE.routes(**INTEGRATIONS)
     }
 
 
@@ -244,7 +245,8 @@ def test_the_deployment_page_shows_first_calls() -> None:
 
 
 def test_the_costs_count_every_alarm() -> None:
-    alarms = MONITORING.count("Type: AWS::CloudWatch::Alarm")
+    conditions = re.findall(r"Type: AWS::CloudWatch::Alarm\n    (Condition:)?", MONITORING)
+    alarms = conditions.count("")  # those of an integration come with it
     ((dollars, number),) = re.findall(r"([\d.]+) a month for (\d+)\s+alarms", OPERATING)
     assert int(number) == alarms
     assert float(dollars) == pytest.approx(0.1 * alarms)

@@ -16,11 +16,11 @@ from pydantic import JsonValue
 
 import store
 import telegram_messages as messages
-from incident import HistoryEntry, Incident, NewIncident, Source, Status, id_for_message, new_id
+from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, id_for_message, new_id
 from infra.local import template
 from infra.local.event import http_event
 from infra.local.gateway import Gateway
-from tests.conftest import TEMPLATE
+from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import assert_problem, report
 from tests.telegram import (
     ANNA,
@@ -723,3 +723,65 @@ def test_the_parameter_is_a_list_of_chats(chats: str) -> None:
 def test_the_parameter_is_nothing_else(chats: str) -> None:
     with pytest.raises(template.ParameterError):
         TEMPLATE.check({"TelegramChats": chats})
+
+
+# ---- a conversation, and what the documents say of one
+
+PAGE = (ROOT / "infra/integrations.md").read_text().partition("\n## Telegram\n")[2].partition("\n## ")[0]
+
+
+def test_a_conversation_with_the_local_run(run_local: Callable[..., LocalRun], chat: Chat) -> None:
+    api = run_local("--parameters", f"TelegramChats={CHAT}").client
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}", ANNA)))
+    edited(deliver(api, chat.tap(buttons(answer)["В работу"], BORIS)))
+    assert "«в работе» (Boris)" in alerted(deliver(api, chat.tap(buttons(answer)["Решён"], ANNA)))
+    refreshed = edited(deliver(api, chat.tap(buttons(answer)["Обновить"], ANNA)))
+    edited(deliver(api, chat.tap(buttons(refreshed)["Решён"], ANNA)))
+    sent(
+        deliver(
+            api, chat.message("/incident", BORIS, {"reply_to_message": chat.written("The report was not exported")})
+        )
+    )
+    shown = text(sent(deliver(api, chat.message("/incidents", BORIS))))
+    second, first = api.get("/incidents").json()
+    assert [(each["description"], each["status"]) for each in (first, second)] == [
+        (REPORT, "resolved"),
+        ("The report was not exported", "open"),
+    ]
+    assert commands(shown) == [f"/incident_{second['id'].replace('-', '')}"]
+    assert history(api, first["id"]) == [("open", BY_ANNA), ("in_progress", BY_BORIS), ("resolved", BY_ANNA)]
+    assert history(api, second["id"]) == [("open", BY_BORIS)]
+    assert deliver(api, Chat(4567).message(f"/incident {REPORT}")) is None
+    assert len(api.get("/incidents").json()) == 2
+
+
+def as_shown(who: str, what: str, keys: Call | None = None) -> str:
+    """A message as the page draws it."""
+    rows = [*buttons(keys)]
+    lines = [*what.splitlines(), *(["", " ".join(f"[{key}]" for key in rows[:-1]), f"[{rows[-1]}]"] if rows else [])]
+    return "\n".join(f"{who if number == 0 else '':10}{line}".rstrip() for number, line in enumerate(lines))
+
+
+def test_the_page_shows_a_true_conversation(api: httpx.Client, chat: Chat) -> None:
+    anna = types.User(id=11, is_bot=False, first_name="Anna")
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}", BORIS)))
+    changed = edited(deliver(api, chat.tap(buttons(answer)["Start work"], anna)))
+    drawn = [
+        as_shown("Boris", f"/incident {REPORT}"),
+        as_shown("the bot", text(answer), answer),
+        as_shown("Anna", "taps [Start work]"),
+        as_shown("the bot", text(changed), changed),
+    ]
+    (page,) = re.findall(r"```text\n(.*?)\n```", PAGE, re.DOTALL)
+    assert without_times_and_ids(page) == without_times_and_ids("\n\n".join(drawn))
+
+
+def without_times_and_ids(shown: str) -> str:
+    return re.sub(ID_PATTERN, "ID", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", shown))
+
+
+def test_the_page_shows_what_the_local_run_answers(api: httpx.Client) -> None:
+    ((update, answer),) = re.findall(r"^\$ curl .* -d '(.*)'\n(.*)\n```", PAGE, re.MULTILINE)
+    response = api.post("/telegram", content=update, headers={"Content-Type": "application/json"})
+    assert call(response.json())
+    assert without_times_and_ids(response.text) == without_times_and_ids(answer)

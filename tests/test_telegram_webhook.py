@@ -1,0 +1,63 @@
+"""`make telegram-webhook`: what it prints does what it says. tests/e2e asks a stack for its address."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from aiogram.methods import SetMyCommands, SetWebhook
+from aiogram.types import BotCommand
+
+import receive_telegram
+from infra import telegram
+
+API = "https://abc.execute-api.eu-central-1.amazonaws.com"
+PASTED = "123456:token'$(x)"
+KEY = "inc_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A make that makes a key, and a curl that prints each of its arguments on a line."""
+    for name, does in {"make": f'echo "$*" >"$0.arguments"\necho {KEY}', "curl": r"printf '%s\n' \"$@\""}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n".replace('\\"', '"'))
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def test_the_commands_set_the_webhook_with_a_key_of_its_own(programs: Path) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", telegram.instructions(API, "incidents-2")],
+        input=PASTED + "\n",
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == ""
+    fail, url, *data = ran.stdout.splitlines()
+    assert (fail, url) == ("--fail-with-body", f"https://api.telegram.org/bot{PASTED}/setWebhook")
+    assert data[::2] == ["--data-urlencode"] * 3
+    fields = dict(each.split("=", 1) for each in data[1::2])
+    webhook = SetWebhook.model_validate({**fields, "allowed_updates": json.loads(fields["allowed_updates"])})
+    assert webhook.model_extra == {}
+    assert webhook.url == f"{API}/telegram"
+    assert webhook.secret_token == KEY
+    # Of Telegram's updates those that the function takes, and no others.
+    assert webhook.allowed_updates == list(receive_telegram._Update.model_fields)
+    assert (programs / "make.arguments").read_text() == "--silent key NAME=telegram ROLE=telegram STACK=incidents-2\n"
+
+
+def test_no_secret_is_printed() -> None:
+    assert not re.search(r"inc_|\d{5}:", telegram.instructions(API, "incident-api"))
+
+
+def test_the_menu_has_the_commands_that_the_bot_answers() -> None:
+    menus = re.findall(r"(?:^#   .*\n)+", telegram.instructions(API, "incident-api"), re.MULTILINE)
+    assert len(menus) == 2
+    for menu in menus:
+        commands = re.findall(r"^#   ([a-z0-9_]{1,32}) - (.{1,256})$", menu, re.MULTILINE)
+        SetMyCommands(commands=[BotCommand(command=command, description=text) for command, text in commands])
+        assert [command for command, _ in commands] == ["incident", "incidents"]
+        assert all(receive_telegram.COMMAND.fullmatch(f"/{command}") for command, _ in commands)
