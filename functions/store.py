@@ -6,11 +6,11 @@ what it asked for may have been done; it is safe to ask again.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, cast
 from zlib import crc32
 
 import boto3
@@ -97,6 +97,8 @@ def parse_response(response_dict: "_Response", customized_response_dict: dict[st
         response_dict["body"] = b"{}"
 
 
+T = TypeVar("T")
+
 _dynamodb = connect()
 _threads = ThreadPoolExecutor(max_workers=32)
 
@@ -172,11 +174,13 @@ def _read(id: str, attributes: dict[str, str]) -> "dict[str, AttributeValueTypeD
 
 
 @translate_errors()
-def set_status(id: str, status: Status, by: str | None, version: int | None = None) -> tuple[Incident, bool]:
+def set_status(
+    id: str, status: Status, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
+) -> tuple[Incident, bool]:
     """Have `by` give an incident another status; return it as it now stands, and whether this call changed it.
 
     An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
-    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
+    So is one that has none of the statuses `only_from`, where any are given. Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
     changes, `TooManyChanges`. Raises `IncidentNotFound`.
     """
     time = now()
@@ -193,6 +197,9 @@ def set_status(id: str, status: Status, by: str | None, version: int | None = No
     if version is not None:
         condition += " AND #version = :version"
         values[":version"] = {"N": str(version)}
+    if only_from:
+        condition += f" AND #status IN ({', '.join(f':{each}' for each in only_from)})"
+        values |= {f":{each}": {"S": each} for each in only_from}
     try:
         response = _dynamodb.update_item(
             TableName=TABLE,
@@ -207,12 +214,113 @@ def set_status(id: str, status: Status, by: str | None, version: int | None = No
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
         incident = _incident(existing_item(error))
-        if incident.status == status:
+        if incident.status == status or (only_from and incident.status not in only_from):
             return incident, False
         if version not in (None, incident.version):
             raise VersionConflict from None
         raise TooManyChanges from None
     return _incident(response["Attributes"]), True
+
+
+class Episode(NamedTuple):
+    """The latest time that an alert fired, as far as it was reported. Instants are in the format of `parse_instant`.
+
+    It is an item of its own, which is no incident: no incident has such a key, and the index has no place for it. It is
+    written before the incident is, so that of two reports that name different starts of one episode, one makes an incident.
+    """
+
+    starts: str
+    ends: str | None = None
+    recorded: bool = False
+    """Whether its incident is known to be stored."""
+
+    def overlaps(self, starts: str, ends: str | None) -> bool:
+        """Whether it has an instant in common with another time. An end that is not known is later than any start."""
+        return (ends is None or self.starts < ends) and (self.ends is None or starts <= self.ends)
+
+
+@translate_errors()
+def begin_episode(alert: str, starts: str) -> Episode:
+    """Begin an episode, unless the alert's latest one began at that instant or later, or ended later; return the latest."""
+    latest, _ = _update_alert(
+        alert,
+        "SET starts = :starts REMOVE ends, recorded",
+        "attribute_not_exists(starts) OR (starts < :starts AND (attribute_not_exists(ends) OR ends <= :starts))",
+        starts=starts,
+    )
+    return latest or Episode(starts)
+
+
+@translate_errors()
+def end_episode(alert: str, starts: str, ends: str | None) -> Episode:
+    """End the alert's latest episode if it overlaps with this time; return the episode that this time belongs to.
+
+    A time that does not overlap with the latest episode is an episode by itself. An end may be unknown.
+    """
+    ended_by = ends or starts
+    began_earlier = "starts < :ends" if ends else "attribute_exists(starts)"
+    latest, ended = _update_alert(
+        alert, "SET ends = :ends", f"{began_earlier} AND attribute_not_exists(ends)", ends=ended_by
+    )
+    if latest and (ended or latest.overlaps(starts, ends)):
+        return latest
+    if latest is None or latest.starts < starts:
+        _, begun = _update_alert(
+            alert,
+            "SET starts = :starts, ends = :ends REMOVE recorded",
+            "attribute_not_exists(starts) OR starts < :starts",
+            starts=starts,
+            ends=ended_by,
+        )
+        if not begun:  # another report has come in between
+            return end_episode(alert, starts, ends)
+    return Episode(starts, ends)
+
+
+@translate_errors()
+def confirm_episode(alert: str, starts: str) -> None:
+    """Remember that the incident of an episode is stored."""
+    _update_alert(alert, "SET recorded = :recorded", "starts = :starts", starts=starts, recorded=True)
+
+
+def _update_alert(alert: str, update: str, condition: str, **values: str | bool) -> tuple[Episode | None, bool]:
+    """Update the item of an alert's latest episode; return the episode as it now stands, if any, and whether this changed it."""
+    try:
+        response = _dynamodb.update_item(
+            TableName=TABLE,
+            Key={"id": {"S": alert}},
+            UpdateExpression=update,
+            ConditionExpression=condition,
+            ExpressionAttributeValues={
+                f":{name}": {"BOOL": value} if isinstance(value, bool) else {"S": value}
+                for name, value in values.items()
+            },
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
+        item = cast("GetItemOutputTypeDef", error.response).get("Item")
+        return (_episode(item) if item else None), False
+    return _episode(response["Attributes"]), True
+
+
+def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
+    return Episode(item["starts"]["S"], item["ends"]["S"] if "ends" in item else None, "recorded" in item)
+
+
+def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do the work for each of the items. Once it has raised an error for one, begin no other, and raise that error.
+
+    When this returns or raises, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    """
+    tasks = [_threads.submit(work, item) for item in items]
+    _, rest = wait(tasks, return_when=FIRST_EXCEPTION)
+    for task in rest:
+        task.cancel()
+    wait(rest)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def newest(statuses: Sequence[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, object]
 
+INTEGRATIONS = {"Alerts": "enabled"}
+"""Values of the stack's parameters with which every route is deployed."""
+
 INFO: Json = {
     "title": "Incident API",
     "summary": "Create incidents, list them, change their status.",
@@ -206,6 +209,13 @@ def operations() -> dict[str, OperationDoc]:
             problems=(*every, IncidentNotFound),
             not_modified="The incident has not changed.",
         ),
+        "POST /alerts": OperationDoc(
+            id="receive_alerts",
+            status=200,
+            success="What became of the alerts, all of which are stored.",
+            headers=(),
+            problems=(*body, *every),
+        ),
         "PATCH /incidents/{id}": OperationDoc(
             id="update_incident",
             status=200,
@@ -284,7 +294,7 @@ def text() -> str:
 
 def _generated() -> _Generated:
     merge = OpenAPIMerge(on_conflict="error")
-    for handler in dict.fromkeys(route.handler for route in template.load().routes()):
+    for handler in dict.fromkeys(route.handler for route in template.load().routes(**INTEGRATIONS)):
         app: Api = importlib.import_module(handler.removesuffix(".handler")).app
         merge.add_schema(json.loads(app.get_openapi_json_schema()))
     return cast("_Generated", merge.get_openapi_schema())
@@ -336,13 +346,9 @@ def _plain(schema: Json) -> Json:
 
 
 def _responses(doc: OperationDoc, schema: Json) -> Json:
-    responses: dict[int, Json] = {
-        doc.status: {
-            "description": doc.success,
-            "headers": _headers(*doc.headers),
-            "content": {"application/json": {"schema": schema}},
-        }
-    }
+    content: Json = {"content": {"application/json": {"schema": schema}}}
+    headers: Json = {"headers": _headers(*doc.headers)} if doc.headers else {}
+    responses: dict[int, Json] = {doc.status: {"description": doc.success} | headers | content}
     if doc.not_modified:
         responses[304] = {"description": doc.not_modified, "headers": _headers(*doc.headers)}
     problems = {error: problem for error, problem in _problems().items() if error in doc.problems}
@@ -394,7 +400,7 @@ def _gateway_content(status: int) -> dict[str, Json]:
 
 def main() -> None:
     # What the functions find on Lambda when they are imported.
-    os.environ.update(template.load().environment(), AWS_DEFAULT_REGION="us-east-1")
+    os.environ.update(template.load().environment(**INTEGRATIONS), AWS_DEFAULT_REGION="us-east-1")
     sys.path.insert(0, str(ROOT / "functions"))
     PATH.write_text(text())
 

@@ -23,6 +23,7 @@ from infra.local import environment, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
 from infra.local.server import Server
+from infra.openapi import INTEGRATIONS
 from tests.document import assert_documented
 from tests.e2e import aws, sam_local
 
@@ -35,7 +36,7 @@ TEMPLATE = template.load()
 
 # Set before the functions are imported, as Lambda does. The region is not that of the local run's database.
 environment.isolate()
-os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment())
+os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**INTEGRATIONS))
 
 # Calls to this machine do not go through a proxy, for the tests' clients and for the programs that tests start.
 NO_PROXY = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]))
@@ -123,7 +124,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
-    return serve(Gateway())
+    return serve(Gateway(**INTEGRATIONS))
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def _closed(each: Json) -> Json:
 
 
 DOCUMENT: Document = jsonschema_rs.dereference(json.loads(openapi.PATH.read_text(), object_hook=_closed))
-ROUTES = template.load().routes()
+ROUTES = template.load().routes(**openapi.INTEGRATIONS)
 OF_THE_SERVER = {"connection", "content-length", "content-type", "date", "server"}
 """Headers that any HTTP server sends."""
 
