@@ -17,7 +17,7 @@ So reports may be repeated, and be late, and come in any order: an incident that
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
@@ -43,13 +43,13 @@ from incident import (
     NewIncident,
     Source,
     Status,
-    StoreUnavailable,
     TooManyChanges,
     id_for_episode,
     key_for_alert,
     parse_instant,
     readable,
 )
+from store import Episode
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
@@ -122,6 +122,10 @@ class Alert(BaseModel):
         """When it ended. Go's zero time, and any other that is not after the start, stands for none."""
         return self.ends if self.ends and self.ends > self.starts else None
 
+    def overlaps(self, episode: Episode) -> bool:
+        """Whether a resolved alert and an episode have an instant in common. An end that is not known is after any start."""
+        return (self.end is None or episode.starts < self.end) and (episode.ends is None or self.starts <= episode.ends)
+
     def describe(self) -> str:
         """The description of the incident: what a person has to know, the most important first."""
         title = self.annotations.get("summary") or self.labels.get("alertname")
@@ -187,64 +191,99 @@ class Counts(BaseModel):
     "`Alerts` is `enabled`.",
 )
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
-    """Store every alert. Raises `StoreUnavailable` if one is not stored, and names those that cannot be read."""
-    alerts = [each for each in notification.alerts if isinstance(each, Alert)]
-    caller, source = app.caller, app.source or Source.MONITORING
+    """Store every alert that can be read; then name those that cannot. Raises `StoreUnavailable` unless all are stored."""
+    source = app.source or Source.MONITORING
+    reports = [Report(alert, app.caller, source) for alert in notification.alerts if isinstance(alert, Alert)]
+    outcomes: list[Outcome] = []
     if notification.truncated:
         app.count("AlertsTruncated", notification.truncated)
-    outcomes: list[Outcome] = []
     try:
-        store.in_parallel(lambda alert: outcomes.append(_store(alert, caller, source)), alerts)
+        known = store.latest_episodes(report.key for report in reports)
+        store.in_parallel(lambda report: outcomes.append(_store(report, known.get(report.key))), reports)
     finally:
-        # Even if one of them failed: what was stored is stored, and is unchanged when it is sent again.
+        # Of a request that fails, too: what it stored is unchanged when it is sent again.
         counts = Counts.model_validate({outcome: outcomes.count(outcome) for outcome in get_args(Outcome)})
         if counts.created:
             app.count("IncidentsCreated", counts.created, source=source)
         if counts.resolved:
             app.count("StatusesSet", counts.resolved, status=Status.RESOLVED)
-    if errors := [
+    errors = [
         {"loc": ("body", "alerts", place, *error["loc"]), "msg": error["msg"]}
         for place, each in enumerate(notification.alerts)
         if isinstance(each, ValidationError)
         for error in each.errors()
-    ]:
+    ]
+    if errors:
         raise RequestValidationError(errors)
     return Response(HTTPStatus.OK, "application/json", counts)
 
 
-def _store(alert: Alert, caller: str | None, source: Source) -> Outcome:
-    return (_fire if alert.status == "firing" else _resolve)(alert, caller, source)
+class Report(NamedTuple):
+    """An alert, and who reports it."""
+
+    alert: Alert
+    caller: str | None
+    source: Source
+
+    @property
+    def key(self) -> str:
+        """What the store remembers the alert by."""
+        return key_for_alert(self.caller, self.alert.fingerprint)
+
+    def incident_id(self, starts: str) -> str:
+        """The id of the incident of the alert's episode that starts then."""
+        return id_for_episode(self.caller, self.alert.fingerprint, starts)
 
 
-def _fire(alert: Alert, caller: str | None, source: Source) -> Outcome:
-    key = key_for_alert(caller, alert.fingerprint)
-    episode = store.begin_episode(key, alert.starts)
-    if episode.recorded:
+def latest_after(alert: Alert, known: Episode | None) -> Episode:
+    """The latest episode of an alert after what is reported now, where one was known before or none. The module says why."""
+    if alert.status == "firing":
+        if known and (alert.starts <= known.starts or alert.starts < (known.ends or "")):
+            return known
+        return Episode(alert.starts)
+    if known and alert.overlaps(known):
+        return known if known.ends else known._replace(ends=alert.end or alert.starts)
+    if known is None or alert.starts > known.starts:
+        return Episode(alert.starts, alert.end or alert.starts)
+    return known
+
+
+def _store(report: Report, known: Episode | None) -> Outcome:
+    """Store what is reported of an alert whose latest episode is known."""
+    while True:
+        latest = latest_after(report.alert, known)
+        if latest == known or store.set_latest_episode(report.key, latest, known):
+            break
+        known = store.latest_episodes([report.key])[report.key]  # another request has come in between
+    if report.alert.status == "resolved":
+        return _resolve(report, latest)
+    if latest.recorded:
         return "unchanged"
-    created = _record(alert, caller, source, Status.OPEN, episode)
-    with suppress(StoreUnavailable):  # the next repetition then takes more requests, and does it
-        store.confirm_episode(key, episode.starts)
-    return "created" if created else "unchanged"
+    if _record(report, latest.starts, Status.OPEN):
+        return "created"
+    # Left to the first repetition: where many alerts begin at once, each takes one write less.
+    store.set_latest_episode(report.key, latest._replace(recorded=True), latest)
+    return "unchanged"
 
 
-def _resolve(alert: Alert, caller: str | None, source: Source) -> Outcome:
-    episode = store.end_episode(key_for_alert(caller, alert.fingerprint), alert.starts, alert.end)
+def _resolve(report: Report, latest: Episode) -> Outcome:
+    alert = report.alert
+    starts = latest.starts if alert.overlaps(latest) else alert.starts
     changes: list[bool] = []
-    for starts in {alert.starts, episode.starts}:
-        incident_id = id_for_episode(caller, alert.fingerprint, starts)
+    for incident_id in {report.incident_id(starts), report.incident_id(alert.starts)}:
         try:
-            changes.append(store.set_status(incident_id, Status.RESOLVED, caller, only_from=ACTIVE)[1])
+            changes.append(store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)[1])
         except IncidentNotFound:
             pass
         except TooManyChanges:  # nor will it take this one if it is sent again
             changes.append(False)
-    if not changes:
-        return "created" if _record(alert, caller, source, Status.RESOLVED, episode) else "unchanged"
-    return "resolved" if any(changes) else "unchanged"
+    if changes:
+        return "resolved" if any(changes) else "unchanged"
+    return "created" if _record(report, starts, Status.RESOLVED) else "unchanged"
 
 
-def _record(alert: Alert, caller: str | None, source: Source, status: Status, episode: store.Episode) -> bool:
-    """Record an incident of this episode of the alert, unless there is one; return whether there was none."""
-    new = NewIncident(description=alert.describe(), source=source, status=status)
-    incident = Incident.report(new, id=id_for_episode(caller, alert.fingerprint, episode.starts))
-    return store.add(incident, caller) == incident
+def _record(report: Report, starts: str, status: Status) -> bool:
+    """Record the incident of the alert's episode that starts then, unless it is stored; return whether it was not."""
+    new = NewIncident(description=report.alert.describe(), source=report.source, status=status)
+    incident = Incident.report(new, id=report.incident_id(starts))
+    return store.add(incident, report.caller) == incident

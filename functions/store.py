@@ -53,6 +53,8 @@ FIELDS = {f"#{name}": name for name in Incident.model_fields}
 """The attributes that make an incident. An item has others: its history, and its place in the index."""
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
+BATCH = 100
+"""Keys in a BatchGetItem: DynamoDB's quota."""
 SPARE = 4
 """Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
 
@@ -223,89 +225,62 @@ def set_status(
 
 
 class Episode(NamedTuple):
-    """The latest time that an alert fired, as far as it was reported. Instants are in the format of `parse_instant`.
-
-    It is an item of its own, which is no incident: no incident has such a key, and the index has no place for it. It is
-    written before the incident is, so that of two reports that name different starts of one episode, one makes an incident.
-    """
+    """The latest time that an alert fired, as far as it was reported; instants in the format of `parse_instant`."""
 
     starts: str
     ends: str | None = None
+    """None while the alert fires."""
     recorded: bool = False
-    """Whether its incident is known to be stored."""
-
-    def overlaps(self, starts: str, ends: str | None) -> bool:
-        """Whether it has an instant in common with another time. An end that is not known is later than any start."""
-        return (ends is None or self.starts < ends) and (self.ends is None or starts <= self.ends)
+    """Whether its incident is known to be stored. It is written down before its incident, which may be missing."""
 
 
-@translate_errors()
-def begin_episode(alert: str, starts: str) -> Episode:
-    """Begin an episode, unless the alert's latest one began at that instant or later, or ended later; return the latest."""
-    latest, _ = _update_alert(
-        alert,
-        "SET starts = :starts REMOVE ends, recorded",
-        "attribute_not_exists(starts) OR (starts < :starts AND (attribute_not_exists(ends) OR ends <= :starts))",
-        starts=starts,
-    )
-    return latest or Episode(starts)
+def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
+    """The latest episode of each of these alerts that has one, by the alert's key, as of the last acknowledged write."""
+    keys: list[dict[str, AttributeValueTypeDef]] = [{"id": {"S": alert}} for alert in dict.fromkeys(alerts)]
+    batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+    return {item["id"]["S"]: _episode(item) for items in _threads.map(_get_batch, batches) for item in items}
 
 
 @translate_errors()
-def end_episode(alert: str, starts: str, ends: str | None) -> Episode:
-    """End the alert's latest episode if it overlaps with this time; return the episode that this time belongs to.
+def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str, AttributeValueTypeDef]]":
+    response = _dynamodb.batch_get_item(RequestItems={TABLE: {"Keys": keys, "ConsistentRead": True}})
+    if response.get("UnprocessedKeys"):  # DynamoDB has throttled a part of the batch
+        raise StoreUnavailable
+    return response["Responses"][TABLE]
 
-    A time that does not overlap with the latest episode is an episode by itself. An end may be unknown.
+
+@translate_errors()
+def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
+    """Write down an alert's latest episode unless it is no longer the one `known` so far; return whether it is written down.
+
+    It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
     """
-    ended_by = ends or starts
-    began_earlier = "starts < :ends" if ends else "attribute_exists(starts)"
-    latest, ended = _update_alert(
-        alert, "SET ends = :ends", f"{began_earlier} AND attribute_not_exists(ends)", ends=ended_by
-    )
-    if latest and (ended or latest.overlaps(starts, ends)):
-        return latest
-    if latest is None or latest.starts < starts:
-        _, begun = _update_alert(
-            alert,
-            "SET starts = :starts, ends = :ends REMOVE recorded",
-            "attribute_not_exists(starts) OR starts < :starts",
-            starts=starts,
-            ends=ended_by,
-        )
-        if not begun:  # another report has come in between
-            return end_episode(alert, starts, ends)
-    return Episode(starts, ends)
-
-
-@translate_errors()
-def confirm_episode(alert: str, starts: str) -> None:
-    """Remember that the incident of an episode is stored."""
-    _update_alert(alert, "SET recorded = :recorded", "starts = :starts", starts=starts, recorded=True)
-
-
-def _update_alert(alert: str, update: str, condition: str, **values: str | bool) -> tuple[Episode | None, bool]:
-    """Update the item of an alert's latest episode; return the episode as it now stands, if any, and whether this changed it."""
+    values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
+    if known:
+        values[":known"] = _attributes(known)
     try:
-        response = _dynamodb.update_item(
+        _dynamodb.update_item(
             TableName=TABLE,
             Key={"id": {"S": alert}},
-            UpdateExpression=update,
-            ConditionExpression=condition,
-            ExpressionAttributeValues={
-                f":{name}": {"BOOL": value} if isinstance(value, bool) else {"S": value}
-                for name, value in values.items()
-            },
-            ReturnValues="ALL_NEW",
+            UpdateExpression="SET episode = :episode",
+            ConditionExpression="episode = :known" if known else "attribute_not_exists(episode)",
+            ExpressionAttributeValues=values,
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
-        item = cast("GetItemOutputTypeDef", error.response).get("Item")
-        return (_episode(item) if item else None), False
-    return _episode(response["Attributes"]), True
+        # An earlier attempt of the same request may have succeeded.
+        return _episode(existing_item(error)) == episode
+    return True
+
+
+def _attributes(episode: Episode) -> "AttributeValueTypeDef":
+    ends: dict[str, AttributeValueTypeDef] = {"ends": {"S": episode.ends}} if episode.ends else {}
+    return {"M": {"starts": {"S": episode.starts}, "recorded": {"BOOL": episode.recorded}} | ends}
 
 
 def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
-    return Episode(item["starts"]["S"], item["ends"]["S"] if "ends" in item else None, "recorded" in item)
+    values = item["episode"]["M"]
+    return Episode(values["starts"]["S"], values["ends"]["S"] if "ends" in values else None, values["recorded"]["BOOL"])
 
 
 def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:

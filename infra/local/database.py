@@ -17,7 +17,7 @@ from infra.local.template import TABLE, Template
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-READS = {"DescribeTable", "GetItem", "ListTables", "Query", "Scan"}
+READS = {"BatchGetItem", "DescribeTable", "GetItem", "ListTables", "Query", "Scan"}
 WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
 
 _CONTENT_TYPE = "application/x-amz-json-1.0"
