@@ -44,14 +44,17 @@ METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
 """The CloudWatch namespace of this stack's metrics: those of two stacks in one account do not add up."""
 
 MAX_BODY = 128 * 1024
-"""Bytes, before JSON is decoded. The longest description fits even if every character is escaped as a surrogate pair."""
+"""Bytes, before JSON is decoded, where a function does not say otherwise. The longest description fits even if every character
+is escaped as a surrogate pair."""
 
 ID_PARAMETER = Path(
     description="The incident's id. One that no incident has, in whatever form, is a 404.",
     examples=["6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"],
 )
 
-Metric = Literal["Conflicts", "IncidentsCreated", "Replays", "StatusesSet", "Unavailable", "UpdatesIgnored"]
+Metric = Literal[
+    "AlertsTruncated", "Conflicts", "IncidentsCreated", "Replays", "StatusesSet", "Unavailable", "UpdatesIgnored"
+]
 
 
 class NotJson(Exception):
@@ -59,7 +62,7 @@ class NotJson(Exception):
 
 
 class BodyTooLarge(Exception):
-    """The body is longer than `MAX_BODY`."""
+    """The body is longer than the function takes."""
 
 
 class UnsupportedMediaType(Exception):
@@ -72,7 +75,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     IncidentNotFound: (404, "Not Found", "There is no incident with this id."),
     TooManyChanges: (409, "Conflict", f"The incident has had {MAX_CHANGES} changes and takes no more."),
     VersionConflict: (412, "Precondition Failed", "The incident has changed since the version in If-Match."),
-    BodyTooLarge: (413, "Content Too Large", f"The body is longer than {MAX_BODY} bytes."),
+    BodyTooLarge: (413, "Content Too Large", "The body is longer than this route allows."),
     UnsupportedMediaType: (415, "Unsupported Media Type", "The body's Content-Type is not application/json."),
     RequestValidationError: (422, "Unprocessable Content", "The request breaks a rule; errors says which."),
     IdempotencyKeyReused: (422, "Unprocessable Content", "The Idempotency-Key belongs to another incident."),
@@ -92,8 +95,9 @@ ERROR_METRICS: dict[type[Exception], Metric] = {
 class Api(APIGatewayHttpResolver):
     """One function's routes, and the log entry of the request that it is handling: a function handles one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(serializer=_json)
+        self.max_body = max_body
         self.use([_Validation()])  # type: ignore[no-untyped-call]  # Powertools' own __init__ has no annotations
         self.exception_handler(list(PROBLEMS))(self._problem)
         self._log_entry: dict[str, object] = {}
@@ -206,7 +210,7 @@ class _Validation(OpenAPIRequestValidationMiddleware):
         return next_middleware(app)
 
     def _get_body(self, app: EventHandlerInstance) -> JsonValue | tuple[JsonValue, ...]:  # type: ignore[override]  # any JSON
-        body = json_body(cast("APIGatewayProxyEventV2", app.current_event))
+        body = json_body(cast("APIGatewayProxyEventV2", app.current_event), cast("Api", app).max_body)
         # Powertools would take the first element of a list for the whole.
         return tuple(body) if isinstance(body, list) else body
 
@@ -215,8 +219,8 @@ def _no_response(_: EventHandlerInstance) -> Response[object]:
     return Response(HTTPStatus.OK)
 
 
-def json_body(event: APIGatewayProxyEventV2) -> JsonValue:
-    """The value of the event's body. Raises `UnsupportedMediaType`, `BodyTooLarge` and `NotJson`."""
+def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
+    """The value of the event's body, which may have `max_size` bytes. Raises `UnsupportedMediaType`, `BodyTooLarge` and `NotJson`."""
     media_type = event.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not re.fullmatch(r"application/(.+\+)?json", media_type, re.IGNORECASE):
         raise UnsupportedMediaType
@@ -224,7 +228,7 @@ def json_body(event: APIGatewayProxyEventV2) -> JsonValue:
     try:
         if event.is_base64_encoded:
             body = base64.b64decode(body, validate=True)
-        if len(body) > MAX_BODY:
+        if len(body) > max_size:
             raise BodyTooLarge
         value: JsonValue = json.loads(body.decode(), parse_constant=_not_json)
     except (ValueError, RecursionError) as error:  # the errors of base64, UTF-8 and JSON are all ValueErrors

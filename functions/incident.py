@@ -33,6 +33,9 @@ _KEYED_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:idempotency-key")
 _TELEGRAM_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:telegram-message")
 """Never to be changed, for the same reason."""
 
+_ALERT_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:alert")
+"""Never to be changed, for the same reason."""
+
 _EXAMPLE: "JsonDict" = {
     "id": "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38",
     "description": "Самокат #4567 не отвечает на запросы",
@@ -83,9 +86,13 @@ def _without_control_characters(value: object) -> object:
 
 
 def _visible(value: str) -> str:
-    if all(unicodedata.category(character) in _INVISIBLE or character in _BLANK for character in value):
+    if not _has_visible_character(value):
         raise PydanticCustomError("invisible", "String should have at least 1 visible character")
     return value
+
+
+def _has_visible_character(text: str) -> bool:
+    return any(unicodedata.category(character) not in _INVISIBLE and character not in _BLANK for character in text)
 
 
 Description = Annotated[
@@ -94,6 +101,12 @@ Description = Annotated[
     StringConstraints(strip_whitespace=True, max_length=MAX_DESCRIPTION),
     AfterValidator(_visible),
 ]
+
+
+def readable(text: str) -> str:
+    """The text without what a description may not contain; empty if nothing visible remains."""
+    text = _CONTROL.sub("", text).encode(errors="replace").decode().strip()
+    return text if _has_visible_character(text) else ""
 
 
 class NewIncident(BaseModel):
@@ -190,14 +203,28 @@ def now() -> str:
 
 def parse_time(text: str) -> str:
     """A time of RFC 3339, in the format of `now`; a part of a millisecond counts as a whole one. Raises `ValueError`."""
+    whole, fraction = _seconds(text)
+    milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
+    try:
+        return _in_utc(whole + timedelta(milliseconds=milliseconds))
+    except OverflowError as error:
+        raise ValueError("after the year 9999") from error
+
+
+def parse_instant(text: str) -> str:
+    """A time of RFC 3339 to the nanosecond: `2025-11-08T10:00:00.123456789Z`. Raises `ValueError`."""
+    whole, fraction = _seconds(text)
+    return f"{whole.replace(tzinfo=None).isoformat()}.{fraction[:9].ljust(9, '0')}Z"
+
+
+def _seconds(text: str) -> tuple[datetime, str]:
+    """A time of RFC 3339 as the whole seconds, in UTC, and the digits of the fraction."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
     if not match:
         raise ValueError("not a time of RFC 3339")
     date, time, fraction, offset = match.groups(default="")
-    whole = datetime.fromisoformat(f"{date}T{time}{offset.upper()}")
-    milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
     try:
-        return _in_utc((whole + timedelta(milliseconds=milliseconds)).astimezone(UTC))
+        return datetime.fromisoformat(f"{date}T{time}{offset.upper()}").astimezone(UTC), fraction
     except OverflowError as error:
         raise ValueError("before the year 1 or after 9999") from error
 
@@ -219,6 +246,17 @@ def id_for_key(caller: str | None, key: str) -> str:
 def id_for_message(chat_id: int, message_id: int) -> str:
     """The one id that belongs to this message of a Telegram chat."""
     return str(uuid5(_TELEGRAM_IDS, f"{chat_id}\n{message_id}"))
+
+
+def id_for_episode(caller: str | None, fingerprint: str, starts: str) -> str:
+    """The one id that belongs to an alert that this caller reports to fire since an instant, as `parse_instant` writes it."""
+    return str(uuid5(_ALERT_IDS, f"{caller or ''}\n{fingerprint}\n{starts}"))
+
+
+def key_for_alert(caller: str | None, fingerprint: str) -> str:
+    """What the store remembers an alert of this caller by. It is no incident's id."""
+    name = f"{caller or ''}\n{fingerprint}"
+    return f"alert#{uuid5(_ALERT_IDS, name)}"
 
 
 class IncidentNotFound(Exception):

@@ -6,11 +6,11 @@ what it asked for may have been done; it is safe to ask again.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, cast
 from zlib import crc32
 
 import boto3
@@ -53,6 +53,8 @@ FIELDS = {f"#{name}": name for name in Incident.model_fields}
 """The attributes that make an incident. An item has others: its history, and its place in the index."""
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
+BATCH = 100
+"""Keys in a BatchGetItem: DynamoDB's quota."""
 SPARE = 4
 """Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
 
@@ -96,6 +98,8 @@ def parse_response(response_dict: "_Response", customized_response_dict: dict[st
         customized_response_dict.update(from_json(response_dict["body"]))
         response_dict["body"] = b"{}"
 
+
+T = TypeVar("T")
 
 _dynamodb = connect()
 _threads = ThreadPoolExecutor(max_workers=32)
@@ -177,11 +181,13 @@ def _read(id: str, attributes: dict[str, str]) -> "dict[str, AttributeValueTypeD
 
 
 @translate_errors()
-def set_status(id: str, status: Status, by: str | None, version: int | None = None) -> tuple[Incident, bool]:
+def set_status(
+    id: str, status: Status, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
+) -> tuple[Incident, bool]:
     """Have `by` give an incident another status; return it as it now stands, and whether this call changed it.
 
     An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
-    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
+    So is one that has none of the statuses `only_from`, where any are given. Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
     changes, `TooManyChanges`. Raises `IncidentNotFound`.
     """
     time = now()
@@ -198,6 +204,9 @@ def set_status(id: str, status: Status, by: str | None, version: int | None = No
     if version is not None:
         condition += " AND #version = :version"
         values[":version"] = {"N": str(version)}
+    if only_from:
+        condition += f" AND #status IN ({', '.join(f':{each}' for each in only_from)})"
+        values |= {f":{each}": {"S": each} for each in only_from}
     try:
         response = _dynamodb.update_item(
             TableName=TABLE,
@@ -212,12 +221,86 @@ def set_status(id: str, status: Status, by: str | None, version: int | None = No
         )
     except _dynamodb.exceptions.ConditionalCheckFailedException as error:
         incident = _incident(existing_item(error))
-        if incident.status == status:
+        if incident.status == status or (only_from and incident.status not in only_from):
             return incident, False
         if version not in (None, incident.version):
             raise VersionConflict from None
         raise TooManyChanges from None
     return _incident(response["Attributes"]), True
+
+
+class Episode(NamedTuple):
+    """The latest time that an alert fired, as far as it was reported; instants in the format of `parse_instant`."""
+
+    starts: str
+    ends: str | None = None
+    """None while the alert fires."""
+    recorded: bool = False
+    """Whether its incident is known to be stored. It is written down before its incident, which may be missing."""
+
+
+def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
+    """The latest episode of each of these alerts that has one, by the alert's key, as of the last acknowledged write."""
+    keys: list[dict[str, AttributeValueTypeDef]] = [{"id": {"S": alert}} for alert in dict.fromkeys(alerts)]
+    batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+    return {item["id"]["S"]: _episode(item) for items in _threads.map(_get_batch, batches) for item in items}
+
+
+@translate_errors()
+def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str, AttributeValueTypeDef]]":
+    response = _dynamodb.batch_get_item(RequestItems={TABLE: {"Keys": keys, "ConsistentRead": True}})
+    if response.get("UnprocessedKeys"):  # DynamoDB has throttled a part of the batch
+        raise StoreUnavailable
+    return response["Responses"][TABLE]
+
+
+@translate_errors()
+def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
+    """Write down an alert's latest episode unless it is no longer the one `known` so far; return whether it is written down.
+
+    It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+    """
+    values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
+    if known:
+        values[":known"] = _attributes(known)
+    try:
+        _dynamodb.update_item(
+            TableName=TABLE,
+            Key={"id": {"S": alert}},
+            UpdateExpression="SET episode = :episode",
+            ConditionExpression="episode = :known" if known else "attribute_not_exists(episode)",
+            ExpressionAttributeValues=values,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
+        # An earlier attempt of the same request may have succeeded.
+        return _episode(existing_item(error)) == episode
+    return True
+
+
+def _attributes(episode: Episode) -> "AttributeValueTypeDef":
+    ends: dict[str, AttributeValueTypeDef] = {"ends": {"S": episode.ends}} if episode.ends else {}
+    return {"M": {"starts": {"S": episode.starts}, "recorded": {"BOOL": episode.recorded}} | ends}
+
+
+def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
+    values = item["episode"]["M"]
+    return Episode(values["starts"]["S"], values["ends"]["S"] if "ends" in values else None, values["recorded"]["BOOL"])
+
+
+def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do the work for each of the items. Once it has raised an error for one, begin no other, and raise that error.
+
+    When this returns or raises, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    """
+    tasks = [_threads.submit(work, item) for item in items]
+    _, rest = wait(tasks, return_when=FIRST_EXCEPTION)
+    for task in rest:
+        task.cancel()
+    wait(rest)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def newest(statuses: Sequence[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, object]
 
-INTEGRATIONS = {"TelegramChats": "-1001234567890,4567"}
+INTEGRATIONS = {"Alerts": "enabled", "TelegramChats": "-1001234567890,4567"}
 """Values of the stack's parameters with which every route is deployed."""
 
 INFO: Json = {
@@ -213,6 +213,13 @@ def operations() -> dict[str, OperationDoc]:
             id="receive_telegram",
             status=200,
             success="A call of a method of the Bot API, its name in `method`; empty if the update asks for nothing.",
+            headers=(),
+            problems=(*body, *every),
+        ),
+        "POST /alerts": OperationDoc(
+            id="receive_alerts",
+            status=200,
+            success="What became of the alerts, all of which are stored.",
             headers=(),
             problems=(*body, *every),
         ),

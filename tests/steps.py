@@ -49,7 +49,7 @@ DETAILS = {
     "There is no incident with this id.": (404, "Not Found"),
     "The incident has had 1000 changes and takes no more.": (409, "Conflict"),
     "The incident has changed since the version in If-Match.": (412, "Precondition Failed"),
-    "The body is longer than 131072 bytes.": (413, "Content Too Large"),
+    "The body is longer than this route allows.": (413, "Content Too Large"),
     "The body's Content-Type is not application/json.": (415, "Unsupported Media Type"),
     INVALID: (422, "Unprocessable Content"),
     "The Idempotency-Key belongs to another incident.": (422, "Unprocessable Content"),

@@ -38,6 +38,7 @@ RULES = {
     "Latency": Rule("p99", "GreaterThanThreshold", 2000, 300, (3, 3)),
     "Errors": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (1, 1)),
     "Throttles": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (1, 1)),
+    "AlertsTruncated": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (1, 1)),
     "Refusals": Rule("Sum", "GreaterThanOrEqualToThreshold", 100, 300, (1, 1)),
     "WriteThrottleEvents": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (2, 5)),
     "ReadThrottleEvents": Rule("Sum", "GreaterThanOrEqualToThreshold", 1, 60, (2, 5)),
@@ -92,7 +93,9 @@ def test_the_api_the_table_and_the_index_are_watched(
 
 
 def test_an_alarm_is_mailed_where_there_is_an_address() -> None:
-    assert MONITORING["Conditions"] == {"HasEmail": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}}
+    conditions = MONITORING["Conditions"]
+    assert isinstance(conditions, dict)
+    assert conditions["HasEmail"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}
     assert isinstance(RESOURCES, dict)
     email = RESOURCES["Email"]
     assert isinstance(email, dict)

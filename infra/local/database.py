@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
-ON_ONE_ITEM = {"GetItem", *WRITES}
+ON_ITEMS = {"BatchGetItem", "GetItem", *WRITES}
 ON_THE_TABLE = {"DescribeTable", "ListTables", "Query", "Scan"}
 
 _CONTENT_TYPE = "application/x-amz-json-1.0"
@@ -55,11 +55,11 @@ class Database:
         request = Request(environ)
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         body = request.get_data()
-        if operation in ON_ONE_ITEM | ON_THE_TABLE:
+        if operation in ON_ITEMS | ON_THE_TABLE:
             with self._lock:
                 response = self._answer(operation, body)
         else:
-            message = f"This database takes {', '.join(sorted(ON_ONE_ITEM | ON_THE_TABLE))}, and no {operation}."
+            message = f"This database takes {', '.join(sorted(ON_ITEMS | ON_THE_TABLE))}, and no {operation}."
             error = {"__type": "com.amazon.coral.service#UnknownOperationException", "message": message}
             response = Response(json.dumps(error), status=400, content_type=_CONTENT_TYPE)
         return response(environ, start_response)
@@ -71,7 +71,7 @@ class Database:
     def _answer(self, operation: str, body: bytes) -> Response:
         if operation == "Query" and (page := self._index.query(body)):
             return Response(json.dumps(page, ensure_ascii=False), content_type=_CONTENT_TYPE)
-        ids = [_id(body)] if operation in ON_ONE_ITEM else list(self._items)
+        ids = _ids(body) if operation in ON_ITEMS else list(self._items)
         try:
             for each in ids:
                 if each in self._items:
@@ -105,8 +105,10 @@ class Database:
         return self._moto.post("/", data=body, headers=headers)
 
 
-def _id(body: bytes) -> str:
-    """The id of the item that a request is about; empty where it names none, which moto then says."""
+def _ids(body: bytes) -> list[str]:
+    """The ids of the items that a request is about. Of one that names none, moto says what is wrong."""
     request = json.loads(body)
-    key = request.get("Key") or request.get("Item") or {}
-    return str(key.get("id", {}).get("S", ""))
+    keys = [request.get("Key") or request.get("Item") or {}]
+    for batch in request.get("RequestItems", {}).values():
+        keys += batch["Keys"]
+    return [key["id"]["S"] for key in keys if key]

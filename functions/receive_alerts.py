@@ -1,0 +1,289 @@
+"""POST /alerts: record what Alertmanager or Grafana reports.
+
+One alert, which is a fingerprint reported by one caller, is in one state at a time: it fires from one instant to another, and
+then does not until it begins to fire again. Each such episode is an incident. What a report belongs to is decided by its times:
+
+- A firing alert that began after everything known of the alert is a new episode. Any other is a repetition, or is late, and
+  changes nothing. Two replicas of Prometheus notice an alert at different times, and Alertmanager goes over to the earlier one:
+  the start of an episode that still lasts may move backwards.
+- A resolved alert names both ends. It resolves the incident of its start, and that of the latest episode if the two times
+  overlap: that is what the other replica reported. If neither is there, it was never reported to fire, and is recorded as
+  resolved.
+
+So reports may be repeated, and be late, and come in any order: an incident that they leave open belongs to an alert that fires.
+`store.Episode` is what is remembered of an alert.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.params import Body
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+import store
+from api import Api
+from incident import (
+    MAX_DESCRIPTION,
+    Incident,
+    IncidentNotFound,
+    NewIncident,
+    Source,
+    Status,
+    TooManyChanges,
+    id_for_episode,
+    key_for_alert,
+    parse_instant,
+    readable,
+)
+from store import Episode
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
+
+MAX_BODY = 1024 * 1024
+"""Bytes: some 2,000 alerts."""
+
+app = Api(MAX_BODY)
+handler = app.resolve
+
+ACTIVE = (Status.OPEN, Status.IN_PROGRESS)
+NOISE = {"prometheus", "prometheus_replica", "replica"}
+"""Labels that say who noticed, not what happened. So do those that begin with two underscores."""
+
+Outcome = Literal["created", "resolved", "unchanged"]
+
+
+def _instant(text: str) -> str:
+    try:
+        return parse_instant(text)
+    except ValueError:
+        raise PydanticCustomError(
+            "time", "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00.123456789+03:00"
+        ) from None
+
+
+def _instant_if_any(value: object) -> str | None:
+    with suppress(ValueError):
+        return parse_instant(str(value))
+    return None
+
+
+def _text(value: object) -> str:
+    return readable(str(value)) if isinstance(value, str | int | float) else ""
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {readable(name): _text(text) for name, text in value.items()} if isinstance(value, dict) else {}
+
+
+Texts = Annotated[Mapping[str, str], BeforeValidator(_texts, json_schema_input_type=dict[str, str])]
+
+
+class Alert(BaseModel):
+    """An alert, as far as it is used. What it says about itself may have any form; what identifies it may not."""
+
+    status: Literal["firing", "resolved"]
+    fingerprint: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="What identifies the alert among those of one Alertmanager."
+    )
+    starts: Annotated[str, AfterValidator(_instant)] = Field(
+        alias="startsAt", description="Since when it fires.", json_schema_extra={"format": "date-time"}
+    )
+    ends: Annotated[str | None, BeforeValidator(_instant_if_any, json_schema_input_type=str)] = Field(
+        None,
+        alias="endsAt",
+        description="Until when it fired, if it is resolved. It tells the resolution of one episode of the alert from that of "
+        "another.",
+    )
+    labels: Texts = Field({}, description="Listed in the incident's description.")
+    annotations: Texts = Field(
+        {}, description="`summary` is the first line of the incident's description, and `description` follows it."
+    )
+    generator_url: Annotated[str, BeforeValidator(_text)] = Field(
+        "", alias="generatorURL", description="The last line of the incident's description."
+    )
+
+    @property
+    def end(self) -> str | None:
+        """When it ended. Go's zero time, and any other that is not after the start, stands for none."""
+        return self.ends if self.ends and self.ends > self.starts else None
+
+    def overlaps(self, episode: Episode) -> bool:
+        """Whether a resolved alert and an episode have an instant in common. An end that is not known is after any start."""
+        return (self.end is None or episode.starts < self.end) and (episode.ends is None or self.starts <= episode.ends)
+
+    def describe(self) -> str:
+        """The description of the incident: what a person has to know, the most important first."""
+        title = self.annotations.get("summary") or self.labels.get("alertname")
+        title = title or f"Alert {readable(self.fingerprint)}".strip()
+        labels = [
+            f"{name}: {value}"
+            for name, value in self.labels.items()
+            if name and value not in ("", title) and name not in NOISE and not name.startswith("__")
+        ]
+        lines = [title, self.annotations.get("description", ""), *labels, self.generator_url]
+        text = "\n".join(dict.fromkeys(filter(None, lines)))
+        return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - 1] + "…"
+
+
+def _read(value: object) -> Alert | ValidationError:
+    try:
+        return Alert.model_validate(value)
+    except ValidationError as error:
+        return error
+
+
+_EXAMPLE: "JsonDict" = {
+    "status": "firing",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {"alertname": "ScooterOffline", "instance": "scooter-4567:9100", "severity": "critical"},
+            "annotations": {"summary": "Самокат #4567 не отвечает", "description": "Нет телеметрии 5 минут"},
+            "startsAt": "2026-11-24T02:17:50.912104Z",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "generatorURL": "http://prometheus.example/graph?g0.expr=up%3D%3D0",
+            "fingerprint": "9fcdbf62e3b8eed9",
+        }
+    ],
+    "truncatedAlerts": 0,
+}
+
+
+class Notification(BaseModel):
+    """What Alertmanager (webhook version 4) and Grafana send. Other fields are ignored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    alerts: list[Annotated[Alert | ValidationError, PlainValidator(_read, json_schema_input_type=Alert)]]
+    truncated: Annotated[int, BeforeValidator(lambda value: value if isinstance(value, int) and value > 0 else 0)] = (
+        Field(0, alias="truncatedAlerts", description="Alerts that the sender has left out, if any.")
+    )
+
+
+class Counts(BaseModel):
+    """What became of the alerts."""
+
+    created: int = Field(description="Alerts that have become incidents.", json_schema_extra={"minimum": 0})
+    resolved: int = Field(description="Alerts whose incidents have been resolved.", json_schema_extra={"minimum": 0})
+    unchanged: int = Field(description="Alerts that changed nothing.", json_schema_extra={"minimum": 0})
+
+
+@app.post(
+    "/alerts",
+    summary="Receive alerts",
+    description="The webhook of Alertmanager and Grafana. A firing alert becomes an incident, which is resolved when the alert is. "
+    "A repeated alert changes nothing, so everything can be sent again. Up to 1 MiB. Available where the stack's parameter "
+    "`Alerts` is `enabled`.",
+)
+def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
+    """Store every alert that can be read; then name those that cannot. Raises `StoreUnavailable` unless all are stored."""
+    source = app.source or Source.MONITORING
+    reports = [Report(alert, app.caller, source) for alert in notification.alerts if isinstance(alert, Alert)]
+    outcomes: list[Outcome] = []
+    if notification.truncated:
+        app.count("AlertsTruncated", notification.truncated)
+    try:
+        known = store.latest_episodes(report.key for report in reports)
+        store.in_parallel(lambda report: outcomes.append(_store(report, known.get(report.key))), reports)
+    finally:
+        # Of a request that fails, too: what it stored is unchanged when it is sent again.
+        counts = Counts.model_validate({outcome: outcomes.count(outcome) for outcome in get_args(Outcome)})
+        if counts.created:
+            app.count("IncidentsCreated", counts.created, source=source)
+        if counts.resolved:
+            app.count("StatusesSet", counts.resolved, status=Status.RESOLVED)
+    errors = [
+        {"loc": ("body", "alerts", place, *error["loc"]), "msg": error["msg"]}
+        for place, each in enumerate(notification.alerts)
+        if isinstance(each, ValidationError)
+        for error in each.errors()
+    ]
+    if errors:
+        raise RequestValidationError(errors)
+    return Response(HTTPStatus.OK, "application/json", counts)
+
+
+class Report(NamedTuple):
+    """An alert, and who reports it."""
+
+    alert: Alert
+    caller: str | None
+    source: Source
+
+    @property
+    def key(self) -> str:
+        """What the store remembers the alert by."""
+        return key_for_alert(self.caller, self.alert.fingerprint)
+
+    def incident_id(self, starts: str) -> str:
+        """The id of the incident of the alert's episode that starts then."""
+        return id_for_episode(self.caller, self.alert.fingerprint, starts)
+
+
+def latest_after(alert: Alert, known: Episode | None) -> Episode:
+    """The latest episode of an alert after what is reported now, where one was known before or none. The module says why."""
+    if alert.status == "firing":
+        if known and (alert.starts <= known.starts or alert.starts < (known.ends or "")):
+            return known
+        return Episode(alert.starts)
+    if known and alert.overlaps(known):
+        return known if known.ends else known._replace(ends=alert.end or alert.starts)
+    if known is None or alert.starts > known.starts:
+        return Episode(alert.starts, alert.end or alert.starts)
+    return known
+
+
+def _store(report: Report, known: Episode | None) -> Outcome:
+    """Store what is reported of an alert whose latest episode is known."""
+    while True:
+        latest = latest_after(report.alert, known)
+        if latest == known or store.set_latest_episode(report.key, latest, known):
+            break
+        known = store.latest_episodes([report.key])[report.key]  # another request has come in between
+    if report.alert.status == "resolved":
+        return _resolve(report, latest)
+    if latest.recorded:
+        return "unchanged"
+    if _record(report, latest.starts, Status.OPEN):
+        return "created"
+    # Left to the first repetition: where many alerts begin at once, each takes one write less.
+    store.set_latest_episode(report.key, latest._replace(recorded=True), latest)
+    return "unchanged"
+
+
+def _resolve(report: Report, latest: Episode) -> Outcome:
+    alert = report.alert
+    starts = latest.starts if alert.overlaps(latest) else alert.starts
+    changes: list[bool] = []
+    for incident_id in {report.incident_id(starts), report.incident_id(alert.starts)}:
+        try:
+            changes.append(store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)[1])
+        except IncidentNotFound:
+            pass
+        except TooManyChanges:  # nor will it take this one if it is sent again
+            changes.append(False)
+    if changes:
+        return "resolved" if any(changes) else "unchanged"
+    return "created" if _record(report, starts, Status.RESOLVED) else "unchanged"
+
+
+def _record(report: Report, starts: str, status: Status) -> bool:
+    """Record the incident of the alert's episode that starts then, unless it is stored; return whether it was not."""
+    new = NewIncident(description=report.alert.describe(), source=report.source, status=status)
+    incident = Incident.report(new, id=report.incident_id(starts))
+    return store.add(incident, report.caller) == incident
