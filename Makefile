@@ -60,7 +60,7 @@ check: .venv/for-all .venv-checkov/installed $(sam_installed)  ## lint, format, 
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
-	$(python) -m cfnlint.runner.cli template.yaml infra/monitoring.yaml
+	$(python) -c 'from cfnlint.runner import main; main()' template.yaml infra/monitoring.yaml
 	$(SAM) validate --lint
 	.venv-checkov/bin/python -m checkov.main --quiet --compact --skip-download --framework cloudformation --file template.yaml infra/monitoring.yaml
 
