@@ -37,7 +37,8 @@ INFO: Json = {
         "Problems that operators, monitoring and partners report, kept as incidents.\n\n"
         "JSON is UTF-8, in and out; letters beyond ASCII are not escaped. A 201 or a 200 is sent only after the database has "
         "acknowledged the write. Errors of the API are problem details (RFC 9457); errors of the gateway in front of it "
-        "have a body with a `message`. `/incidents/` is the same as `/incidents`."
+        "have a body with a `message`. `/incidents/` is the same as `/incidents`.\n\n"
+        "On AWS, every request needs an access key: `Authorization: Bearer inc_…`. Its role says which routes it may use."
     ),
     "contact": {"name": "The Incident API authors"},
     "license": {"name": "MIT", "identifier": "MIT"},
@@ -55,13 +56,23 @@ SERVERS: list[Json] = [
 ]
 
 SECURITY: Json = {
-    "sigv4": {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "inc_ and 43 characters",
+        "description": "An access key, which the operators of the API issue. The local run asks for none.",
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The access key as the password, with any user name, for clients that cannot send it otherwise.",
+    },
+    "telegram": {
         "type": "apiKey",
-        "name": "Authorization",
         "in": "header",
-        "description": "AWS Signature Version 4, service execute-api. The local run asks for none.",
-        "x-amazon-apigateway-authtype": "awsSigv4",
-    }
+        "name": "X-Telegram-Bot-Api-Secret-Token",
+        "description": "The access key that was given to Telegram as `secret_token`.",
+    },
 }
 
 TAG = "incidents"
@@ -147,16 +158,20 @@ ERRORS: dict[str, Json] = {
 }
 
 GATEWAY: dict[int, tuple[str, str]] = {
-    403: ("Forbidden", "The request is not signed, or its signer may not use this route."),
+    401: ("Unauthorized", "The request has no access key."),
+    403: ("Forbidden", "The access key is unknown or revoked, or its role may not use this route."),
     413: ("Request Entity Too Large", "The body is longer than 10 MB."),
     429: ("Too Many Requests", "The request rate is above the API's limit. Wait and retry."),
-    500: ("Internal Server Error", "A fault in a function; its operators are alerted."),
+    500: (
+        "Internal Server Error",
+        "A fault in a function, or a failure to look up the access key; operators are alerted.",
+    ),
     503: ("Service Unavailable", "The function could not be invoked or did not respond."),
     504: ("Gateway Timeout", "The function took too long. The change may have been made."),
 }
 """The gateway's own errors: its message, and when it is sent."""
 
-GATEWAY_ONLY = (403, 429, 500, 504)
+GATEWAY_ONLY = (401, 403, 429, 500, 504)
 """Those that no function sends. Any request may receive them."""
 
 
@@ -169,6 +184,7 @@ class OperationDoc(NamedTuple):
     headers: tuple[str, ...]
     problems: tuple[type[Exception], ...]
     not_modified: str = ""
+    security: tuple[str, ...] = ("bearer", "basic")
 
 
 def operations() -> dict[str, OperationDoc]:
@@ -215,6 +231,7 @@ def operations() -> dict[str, OperationDoc]:
             success="A call of a method of the Bot API, its name in `method`; empty if the update asks for nothing.",
             headers=(),
             problems=(*body, *every),
+            security=("telegram",),
         ),
         "POST /alerts": OperationDoc(
             id="receive_alerts",
@@ -281,7 +298,6 @@ def document() -> Json:
         "openapi": "3.1.1",
         "info": INFO | {"version": project["version"]},
         "servers": SERVERS,
-        "security": [{name: [] for name in SECURITY}],
         "tags": [{"name": TAG, "description": "What has been reported, and how the work on it stands."}],
         "paths": paths,
         "components": {
@@ -313,7 +329,8 @@ def _operation(route: str, operation: _Operation) -> Json:
         "operationId": doc.id,
         "tags": [TAG],
         "summary": operation["summary"],
-        "description": operation["description"],
+        "description": f"{operation['description']} {_roles(route)}",
+        "security": [{scheme: []} for scheme in doc.security],
     }
     if "parameters" in operation:
         described["parameters"] = [_parameter(parameter) for parameter in operation["parameters"]]
@@ -321,6 +338,13 @@ def _operation(route: str, operation: _Operation) -> Json:
         described["requestBody"] = operation["requestBody"]
     (content,) = (response["content"]["application/json"] for response in operation["responses"].values())
     return described | {"responses": _responses(doc, _plain(content["schema"]))}
+
+
+def _roles(route: str) -> str:
+    """The roles of the access keys that may use a route, as a sentence."""
+    from authorize import ROLES
+
+    return f"For access keys of the role {' or '.join(role for role, routes in ROLES.items() if route in routes)}."
 
 
 def _parameter(parameter: _Parameter) -> Json:

@@ -162,6 +162,12 @@ def api(request: pytest.FixtureRequest, deployment: aws.Aws | sam_local.SamLocal
 
 
 @pytest.fixture
+def caller(deployment: aws.Aws | sam_local.SamLocal | None) -> str | None:
+    """The name of the client's access key; None where the API asks for none."""
+    return aws.OPERATOR if isinstance(deployment, aws.Aws) else None
+
+
+@pytest.fixture
 def dynamodb_calls() -> Iterator[list[str]]:
     """The operations that the functions ask of DynamoDB, in order."""
     calls: list[str] = []

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NotRequired, TypedDict
 
 import httpx
-import pytest
 
 UNKNOWN_IDS = [
     "1",
@@ -15,12 +14,6 @@ UNKNOWN_IDS = [
     "%D1%8F",
     "5f0dce5b-1faa-42e7-b14f-9c7aaacf81a4",
     "5F0DCE5B-1FAA-42E7-B14F-9C7AAACF81A4",
-    pytest.param(
-        "a%2Fb",
-        marks=pytest.mark.emulator_gap(
-            "aws", "sam-local", reason="the gateway decodes the path before it chooses the route"
-        ),
-    ),
 ]
 """Ids as they stand in a URL, none of which the service has made."""
 

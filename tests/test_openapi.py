@@ -1,5 +1,6 @@
 """infra/openapi.json says what the functions and the template say, and what the API answers."""
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import store
 from api import MAX_BODY
 from incident import Incident
 from infra import openapi
+from tests.conftest import TEMPLATE
 from tests.document import DOCUMENT, ROUTES, Operation, Shape, assert_documented, assert_valid, documented_path
 from tests.steps import report
 
@@ -27,7 +29,7 @@ OPERATIONS = {
     for path, item in DOCUMENT["paths"].items()
     for method, operation in item.items()
 }
-OF_THE_GATEWAY = {"403", "429", "500", "504"}
+OF_THE_GATEWAY = {"401", "403", "429", "500", "504"}
 
 LISTS = b'{"update_id": 1, "message": {"message_id": 1, "chat": {"id": 4567}, "from": {"id": 1}, "text": "/incidents"}}'
 
@@ -78,6 +80,22 @@ def test_the_document_has_the_routes_of_the_template() -> None:
     assert {(method, path) for method, path, _ in OPERATIONS.values()} == {
         (route.method, documented_path(route)) for route in ROUTES
     }
+
+
+def test_every_operation_needs_an_access_key_in_the_header_that_its_authorizer_reads() -> None:
+    operations = json.loads(openapi.PATH.read_text())["paths"]
+    authorizers = {
+        (event.Properties["Method"], event.Properties["Path"]): event.Properties.get("Auth")
+        for function in TEMPLATE.functions(**openapi.INTEGRATIONS).values()
+        for event in function.Events.values()
+    }
+    for method, path, _ in OPERATIONS.values():
+        security = operations[path][method.lower()]["security"]
+        if authorizers[method, path]:
+            assert authorizers[method, path] == {"Authorizer": "TelegramSecret"}
+            assert security == [{"telegram": []}]
+        else:
+            assert security == [{"bearer": []}, {"basic": []}]
 
 
 def test_there_is_a_case_for_every_answer_of_the_functions() -> None:

@@ -207,7 +207,7 @@ def test_an_incident_that_the_client_has_is_not_sent_again(api: httpx.Client, kn
         assert api.get(path, headers={"If-None-Match": known}).json()["status"] == "closed"
 
 
-@pytest.mark.parametrize("id", UNKNOWN_IDS)
+@pytest.mark.parametrize("id", [*UNKNOWN_IDS, "a%2Fb"])
 def test_an_unknown_id_is_a_404(api: httpx.Client, id: str) -> None:
     assert_problem(api.get(f"/incidents/{id}"), 404)
 
@@ -260,19 +260,19 @@ def history(api: httpx.Client, id: str) -> list[dict[str, JsonValue]]:
     return entries
 
 
-def test_a_new_incident_has_one_version(api: httpx.Client) -> None:
+def test_a_new_incident_has_one_version(api: httpx.Client, caller: str | None) -> None:
     incident = report(api, status="in_progress")
     assert history(api, incident["id"]) == [
-        {"version": 1, "status": "in_progress", "at": incident["created_at"], "by": None}
+        {"version": 1, "status": "in_progress", "at": incident["created_at"], "by": caller}
     ]
 
 
-def test_every_change_is_a_version_oldest_first(api: httpx.Client) -> None:
+def test_every_change_is_a_version_oldest_first(api: httpx.Client, caller: str | None) -> None:
     incident = report(api)
     path = f"/incidents/{incident['id']}"
     changes = [api.patch(path, json={"status": status}).json() for status in ("in_progress", "resolved", "open")]
     assert history(api, incident["id"]) == [
-        {"version": each["version"], "status": each["status"], "at": each["updated_at"], "by": None}
+        {"version": each["version"], "status": each["status"], "at": each["updated_at"], "by": caller}
         for each in [incident, *changes]
     ]
 
@@ -293,6 +293,7 @@ def test_an_unknown_id_has_no_history(api: httpx.Client, id: str) -> None:
     assert "incident" in assert_problem(api.get(f"/incidents/{id}/history"), 404)["detail"]
 
 
+@pytest.mark.emulator_gap("aws", reason="the emulator fails on a 304")
 def test_a_history_that_the_client_has_is_not_sent_again(api: httpx.Client) -> None:
     path = f"/incidents/{report(api)['id']}"
     response = api.get(f"{path}/history", headers={"If-None-Match": '"1"'})

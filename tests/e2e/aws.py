@@ -17,7 +17,6 @@ import boto3
 import httpx
 import yaml
 from botocore.config import Config
-from botocore.credentials import Credentials
 from pydantic import BaseModel, Field, JsonValue
 
 from infra.local.sam import ARCHITECTURE
@@ -25,7 +24,8 @@ from infra.local.sam import ARCHITECTURE
 ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
 ACCOUNT = "000000000000"
-ADMINISTRATOR = Credentials("test", "test")
+OPERATOR = "operator"
+"""The name of the caller that every client is unless it has another access key."""
 SAM = ["sam"] if shutil.which("sam") else [str(ROOT / ".venv-sam/bin/python"), "-m", "samcli"]
 
 
@@ -196,8 +196,8 @@ class Aws:
 
     @cached_property
     def operators_key(self) -> str:
-        """An access key of the role operator."""
-        return self.make_key("operator", "operator")
+        """The access key of `OPERATOR`, whose role is operator."""
+        return self.make_key(OPERATOR, "operator")
 
     def client(self, key: str | None = None) -> httpx.Client:
         """A client of the API at the URL that the stack says, with this access key, or with an operator's."""
@@ -258,8 +258,9 @@ def emulated() -> Iterator[Aws]:
             port = free.getsockname()[1]
         environment = {
             "AUTH": "true",
-            "AWS_ACCESS_KEY_ID": ADMINISTRATOR.access_key,
-            "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR.secret_key,
+            # The administrator's credentials are those that the tests have.
+            "AWS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"],
+            "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"],
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
             "IOT_MTLS_ENABLED": "false",
