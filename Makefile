@@ -1,6 +1,6 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz check format openapi lint-openapi \
-	bench bench-list build deploy key keys revoke telegram-webhook lock runtime
+	bench bench-check bench-list build deploy key keys revoke telegram-webhook lock runtime
 .DEFAULT_GOAL := help
 
 PORT ?= 8000
@@ -104,13 +104,19 @@ revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CRE
 telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot with the deployed API (STACK=name)
 	@PYTHONPATH=functions $(python) -m infra.telegram --stack "$${STACK:-incident-api}"
 
-bench: bench-list $(sam_installed)  ## measure the functions beside what one would build instead, and the list (Linux)
-	$(build_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
-	PATH="$$PWD/.venv-runtime/bin:$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
+bench: bench-builds bench-list  ## measure the functions beside what one would build instead, and the list (Linux)
 	$(runtime_python) -m tests.benchmarks.speed
+
+bench-check: bench-builds  ## measure the functions; fail where they are worse than tests/benchmarks/README.md says
+	$(runtime_python) -m tests.benchmarks.speed --check
 
 bench-list: runtime .venv-runtime/for-all  ## measure what a page of the list costs, from 1,000 incidents to 100,000
 	PYTHONPATH=functions $(runtime_python) -m tests.benchmarks.paging
+
+.PHONY: bench-builds
+bench-builds: runtime .venv-runtime/for-all $(sam_installed)
+	$(build_environment) $(SAM) build --build-dir .aws-sam/bench/functions --parameter-overrides Architecture=$(if $(filter aarch64,$(shell uname -m)),arm64,x86_64)
+	PATH="$$PWD/.venv-runtime/bin:$$PATH" $(SAM) build --cached --template $(peers)/template.yaml --build-dir .aws-sam/bench/peers
 
 runtime:
 	@[ -n "$(RUNTIME)" ] || { echo "Python 3.13, the functions' runtime, is needed; install it, or name it: make RUNTIME=/path/to/python3.13"; exit 1; }

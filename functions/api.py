@@ -5,6 +5,7 @@ counts it and the gateway answers 500.
 """
 
 import base64
+import gc
 import json
 import os
 import re
@@ -102,6 +103,8 @@ class Api(APIGatewayHttpResolver):
         self.exception_handler(list(PROBLEMS))(self._problem)
         self._log_entry: dict[str, object] = {}
         self._metrics: list[dict[str, object]] = []
+        gc.freeze()  # the modules, which are imported by now; see cold_start.py
+        gc.enable()
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
         """Answer an event and log one line of JSON about it, without anything that the client wrote.

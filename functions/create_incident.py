@@ -1,5 +1,7 @@
 """POST /incidents: record an incident."""
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
 import re
 from http import HTTPStatus
 from typing import Annotated

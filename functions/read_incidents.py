@@ -1,5 +1,7 @@
 """GET /incidents: list incidents. GET /incidents/{id}: read one. GET /incidents/{id}/history: read its versions."""
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http import HTTPStatus

@@ -6,6 +6,8 @@ update is a 200, one that is of no use included; only when DynamoDB fails is it 
 https://core.telegram.org/bots/api#making-requests-when-getting-updates
 """
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
 import os
 import re
 from http import HTTPStatus

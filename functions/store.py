@@ -57,6 +57,8 @@ BATCH = 100
 """Keys in a BatchGetItem: DynamoDB's quota."""
 SPARE = 4
 """Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
+CONNECTIONS = 4
+"""To DynamoDB, at the same time: more requests than that keep a function of 512 MB busy, and each waits for CPU time."""
 
 # Three attempts of at most 1 + 2 seconds; between them, when throttled, at most 1 and 2 seconds, and 5 more each if DynamoDB
 # asks for them: an answer within 22 seconds, inside the functions' timeout (25), inside the gateway's (30).
@@ -64,7 +66,7 @@ CONFIG = Config(
     connect_timeout=1,
     read_timeout=2,
     retries={"mode": "standard", "total_max_attempts": 3},
-    max_pool_connections=32,
+    max_pool_connections=CONNECTIONS,
     # botocore describes itself and its surroundings anew in every request: a sixth of a warm create's CPU time.
     user_agent="incident-api",
     # Types and tests have checked what is sent: 4 % of a warm read's.
@@ -102,7 +104,7 @@ def parse_response(response_dict: "_Response", customized_response_dict: dict[st
 T = TypeVar("T")
 
 _dynamodb = connect()
-_threads = ThreadPoolExecutor(max_workers=32)
+_threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
 
 # The errors below 500 that a retry may overcome. Any other is a fault of the code or of the deployment, and propagates.
 TRANSIENT_CODES = {
@@ -343,8 +345,10 @@ def _query(status_shard: str, first: str, last: str, limit: int) -> "QueryInputT
 
 
 def _pages(queries: "Sequence[QueryInputTypeDef]") -> "list[QueryOutputTypeDef]":
-    # A single query needs no thread: 6 % of a warm list's CPU time.
-    return list(_threads.map(_page, queries) if len(queries) > 1 else map(_page, queries))
+    # urllib3 loads all root certificates for each new connection: 14 ms of CPU time, and some 50 ms of a function's at
+    # 512 MB. Few queries are faster one after the other on the same connection.
+    ask = map if len(queries) <= CONNECTIONS else _threads.map
+    return list(ask(_page, queries))
 
 
 @translate_errors()

@@ -1,5 +1,7 @@
 """PATCH /incidents/{id}: change an incident's status."""
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
 import re
 from typing import Annotated
 

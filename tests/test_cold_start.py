@@ -3,12 +3,20 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import files
+from pathlib import Path
 
+import boto3
+import botocore.session
+import httpx
 import pytest
+from botocore.loaders import Loader
 
+import store
+from infra.layer import botocore_data
 from tests.conftest import ROOT
 from tests.test_consistency import FUNCTIONS
 
@@ -49,13 +57,28 @@ def test_importing_the_authorizer_loads_botocore_alone() -> None:
     assert not {"aws_lambda_powertools", "boto3", "pydantic"} & loaded_by("authorize")
 
 
-def loaded_by(function: str) -> set[str]:
+@pytest.mark.parametrize("function", FUNCTIONS.values())
+def test_the_garbage_collector_runs_once_a_function_is_imported(function: str) -> None:
+    collections = "sum(generation['collections'] for generation in gc.get_stats())"
+    enabled, while_importing = printed_after(function, f"[gc.isenabled(), {collections} - before]", before=collections)
+    assert enabled
+    if function != "authorize":  # it imports too little for it to matter
+        assert int(while_importing) <= 1  # once it may run again
+
+
+def loaded_by(function: str) -> set[str | int]:
     """The modules that importing a function loads."""
-    code = f"import json, sys, {function}; print(json.dumps(list(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
-    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
+    loaded = set(printed_after(function, "list(sys.modules)"))
     assert function in loaded
-    return set(loaded)
+    return loaded
+
+
+def printed_after(function: str, expression: str, before: str = "None") -> list[str | int]:
+    """The value of an expression after a function has been imported by a process of its own."""
+    code = f"import gc, json, sys; before = {before}; import {function}; print(json.dumps({expression}))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
+    value: list[str | int] = json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
+    return value
 
 
 def test_the_layer_is_small() -> None:
@@ -69,3 +92,52 @@ def test_the_layer_is_small() -> None:
         if not left_out.match(str(path))
     )
     assert size < LAYER_MB * 1_000_000
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A copy of botocore's data, of DynamoDB alone, as infra/layer/Makefile leaves it."""
+    whole = Path(botocore.session.__file__).parent / "data"
+    shutil.copytree(whole / "dynamodb", tmp_path / "dynamodb")
+    for path in whole.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def trim(data: Path) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run([sys.executable, botocore_data.__file__, data], capture_output=True)
+
+
+def test_the_layers_model_of_dynamodb_is_all_that_the_store_needs(
+    data: Path, api: httpx.Client, dynamodb_calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trim(data).returncode == 0
+    session = botocore.session.get_session()
+    session.register_component("data_loader", Loader([str(data)], include_default_search_paths=False))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session))
+    trimmed = store.connect()
+    assert set(trimmed.meta.service_model.operation_names) == set(botocore_data.OPERATIONS)
+    monkeypatch.setattr(store, "_dynamodb", trimmed)
+
+    new, key = {"description": "x", "source": "operator"}, {"Idempotency-Key": "1"}
+    created = api.post("/incidents", json=new, headers=key)
+    assert created.status_code == 201
+    assert api.post("/incidents", json=new, headers=key).headers["Idempotent-Replayed"] == "true"
+    path = created.headers["Location"]
+    assert api.patch(path, json={"status": "closed"}).json()["version"] == 2
+    assert api.patch(path, json={"status": "open"}, headers={"If-Match": '"1"'}).status_code == 412
+    assert api.get(path).json() == api.get("/incidents").json()[0]
+    assert len(api.get(f"{path}/history").json()) == 2
+    assert not dynamodb_calls, "another client was asked"
+
+
+def test_the_layers_model_of_dynamodb_has_what_the_functions_may_do() -> None:
+    allowed = re.findall(r"\bdynamodb:(\w+)", (ROOT / "template.yaml").read_text())
+    assert set(botocore_data.OPERATIONS) == set(allowed)
+
+
+def test_a_layer_without_an_operation_is_not_built(data: Path) -> None:
+    botocore_data.trim_model(data / botocore_data.MODEL, [*botocore_data.OPERATIONS][:-1])
+    failed = trim(data)
+    assert failed.returncode != 0
+    assert botocore_data.OPERATIONS[-1] in failed.stderr.decode()

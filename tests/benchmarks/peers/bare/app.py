@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import boto3
 
@@ -15,7 +15,7 @@ class Event(TypedDict):
     routeKey: str
     body: str
     pathParameters: dict[str, str]
-    queryStringParameters: dict[str, str]
+    queryStringParameters: NotRequired[dict[str, str]]
 
 
 TABLE = os.environ["TABLE_NAME"]
@@ -29,16 +29,20 @@ def handler(event: Event, context: object) -> dict[str, object]:  # noqa: ARG001
         dynamodb.put_item(TableName=TABLE, Item={name: {"S": value} for name, value in incident.items()})
         return {"statusCode": 201, "body": json.dumps(incident)}
     if event["routeKey"] == "GET /incidents":
-        found = dynamodb.query(
-            TableName=TABLE,
-            IndexName="by-status",
-            KeyConditionExpression="status_shard = :status",
-            ExpressionAttributeValues={":status": {"S": event["queryStringParameters"]["status"] + "#0"}},
-            ScanIndexForward=False,
-            Limit=50,
-        )
-        incidents = [{name: next(iter(value.values())) for name, value in item.items()} for item in found["Items"]]
-        return {"statusCode": 200, "body": json.dumps(incidents)}
+        asked = event.get("queryStringParameters", {}).get("status")
+        incidents = []
+        for status in [asked] if asked else ["open", "in_progress", "resolved", "closed"]:
+            found = dynamodb.query(
+                TableName=TABLE,
+                IndexName="by-status",
+                KeyConditionExpression="status_shard = :status",
+                ExpressionAttributeValues={":status": {"S": f"{status}#0"}},
+                ScanIndexForward=False,
+                Limit=50,
+            )
+            incidents += [{name: next(iter(value.values())) for name, value in item.items()} for item in found["Items"]]
+        newest = sorted(incidents, key=lambda incident: str(incident["created_at"]), reverse=True)[:50]
+        return {"statusCode": 200, "body": json.dumps(newest)}
     key = {"id": {"S": event["pathParameters"]["id"]}}
     if event["routeKey"] == "GET /incidents/{id}":
         item = dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True)["Item"]

@@ -67,14 +67,17 @@ def create_incident(new: NewIncident) -> Incident:
 
 
 @app.get("/incidents")
-def list_incidents(status: Status, limit: Annotated[int, Query(ge=1, le=100)] = 50) -> list[Incident]:
-    found = table.query(
-        IndexName="by-status",
-        KeyConditionExpression=Key("status_shard").eq(f"{status}#0"),
-        ScanIndexForward=False,
-        Limit=limit,
-    )
-    return [Incident.model_validate(item) for item in found["Items"]]
+def list_incidents(status: Status | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 50) -> list[Incident]:
+    incidents: list[Incident] = []
+    for wanted in [status] if status else Status:
+        found = table.query(
+            IndexName="by-status",
+            KeyConditionExpression=Key("status_shard").eq(f"{wanted}#0"),
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        incidents += [Incident.model_validate(item) for item in found["Items"]]
+    return sorted(incidents, key=lambda incident: incident.created_at, reverse=True)[:limit]
 
 
 @app.get("/incidents/{incident_id}")
