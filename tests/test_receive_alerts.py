@@ -1,10 +1,8 @@
 """POST /alerts: what Alertmanager and Grafana send becomes incidents."""
 
 import json
-from typing import NamedTuple
 
 import httpx
-import pytest
 
 from tests.conftest import ROOT
 
