@@ -1,17 +1,16 @@
-"""POST /alerts: record what Alertmanager or Grafana reports.
+"""POST /alerts: turn the alerts that Alertmanager and Grafana send into incidents.
 
-One alert, which is a fingerprint reported by one caller, is in one state at a time: it fires from one instant to another, and
-then does not until it begins to fire again. Each such episode is an incident. What a report belongs to is decided by its times:
+An alert is a fingerprint, as one caller reports it. It fires in episodes that do not overlap, and each episode is an incident.
+Which episode a report belongs to is decided by its times:
 
-- A firing alert that began after everything known of the alert is a new episode. Any other is a repetition, or is late, and
-  changes nothing. Two replicas of Prometheus notice an alert at different times, and Alertmanager goes over to the earlier one:
-  the start of an episode that still lasts may move backwards.
-- A resolved alert names both ends. It resolves the incident of its start, and that of the latest episode if the two times
-  overlap: that is what the other replica reported. If neither is there, it was never reported to fire, and is recorded as
-  resolved.
+- A firing alert that started after everything known of it begins an episode. Any other repeats what is known, or is late, and
+  changes nothing. Its start may be earlier than the known one: two replicas of Prometheus report an alert at different times,
+  and Alertmanager first names the start that it heard of first, then the earlier one.
+- A resolved alert has a start and an end. It resolves the incident of its start, and the incident of the latest episode if the
+  two times overlap, which is how the other replica's is found. If there is neither, the alert was never reported as firing,
+  and is recorded as resolved.
 
-So reports may be repeated, and be late, and come in any order: an incident that they leave open belongs to an alert that fires.
-`store.Episode` is what is remembered of an alert.
+Reports may therefore be repeated, late or out of order. `store.Episode` is what is remembered of an alert.
 """
 
 from collections.abc import Mapping
@@ -94,20 +93,19 @@ Texts = Annotated[Mapping[str, str], BeforeValidator(_texts, json_schema_input_t
 
 
 class Alert(BaseModel):
-    """An alert, as far as it is used. What it says about itself may have any form; what identifies it may not."""
+    """An alert, as far as it is used. Labels and annotations may have any form; they are only shown."""
 
     status: Literal["firing", "resolved"]
     fingerprint: Annotated[str, StringConstraints(min_length=1)] = Field(
         description="What identifies the alert among those of one Alertmanager."
     )
     starts: Annotated[str, AfterValidator(_instant)] = Field(
-        alias="startsAt", description="Since when it fires.", json_schema_extra={"format": "date-time"}
+        alias="startsAt", description="When it started to fire.", json_schema_extra={"format": "date-time"}
     )
     ends: Annotated[str | None, BeforeValidator(_instant_if_any, json_schema_input_type=str)] = Field(
         None,
         alias="endsAt",
-        description="Until when it fired, if it is resolved. It tells the resolution of one episode of the alert from that of "
-        "another.",
+        description="If it is resolved, when it ended; this tells two resolved episodes of one alert apart.",
     )
     labels: Texts = Field({}, description="Listed in the incident's description.")
     annotations: Texts = Field(
@@ -171,15 +169,17 @@ class Notification(BaseModel):
 
     alerts: list[Annotated[Alert | ValidationError, PlainValidator(_read, json_schema_input_type=Alert)]]
     truncated: Annotated[int, BeforeValidator(lambda value: value if isinstance(value, int) and value > 0 else 0)] = (
-        Field(0, alias="truncatedAlerts", description="Alerts that the sender has left out, if any.")
+        Field(0, alias="truncatedAlerts", description="How many alerts the sender has left out.")
     )
 
 
 class Counts(BaseModel):
     """What became of the alerts."""
 
-    created: int = Field(description="Alerts that have become incidents.", json_schema_extra={"minimum": 0})
-    resolved: int = Field(description="Alerts whose incidents have been resolved.", json_schema_extra={"minimum": 0})
+    created: int = Field(description="Alerts that became a new incident.", json_schema_extra={"minimum": 0})
+    resolved: int = Field(
+        description="Alerts whose incident is resolved by this request.", json_schema_extra={"minimum": 0}
+    )
     unchanged: int = Field(description="Alerts that changed nothing.", json_schema_extra={"minimum": 0})
 
 
@@ -201,7 +201,7 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
         known = store.latest_episodes(report.key for report in reports)
         store.in_parallel(lambda report: outcomes.append(_store(report, known.get(report.key))), reports)
     finally:
-        # Of a request that fails, too: what it stored is unchanged when it is sent again.
+        # Even if the request fails: what it has stored counts as unchanged when it is sent again.
         counts = Counts.model_validate({outcome: outcomes.count(outcome) for outcome in get_args(Outcome)})
         if counts.created:
             app.count("IncidentsCreated", counts.created, source=source)
@@ -236,7 +236,7 @@ class Report(NamedTuple):
 
 
 def latest_after(alert: Alert, known: Episode | None) -> Episode:
-    """The latest episode of an alert after what is reported now, where one was known before or none. The module says why."""
+    """The latest episode of an alert, given this report and the latest one known before it, by the rule of this module."""
     if alert.status == "firing":
         if known and (alert.starts <= known.starts or alert.starts < (known.ends or "")):
             return known
@@ -259,9 +259,9 @@ def _store(report: Report, known: Episode | None) -> Outcome:
         return _resolve(report, latest)
     if latest.recorded:
         return "unchanged"
-    if _record(report, latest.starts, Status.OPEN):
+    if _record(report, latest.starts, Status.RESOLVED if latest.ends else Status.OPEN):
         return "created"
-    # Left to the first repetition: where many alerts begin at once, each takes one write less.
+    # Left to the first repetition, so that many alerts that begin at once take a write less each.
     store.set_latest_episode(report.key, latest._replace(recorded=True), latest)
     return "unchanged"
 
@@ -275,7 +275,7 @@ def _resolve(report: Report, latest: Episode) -> Outcome:
             changes.append(store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)[1])
         except IncidentNotFound:
             pass
-        except TooManyChanges:  # nor will it take this one if it is sent again
+        except TooManyChanges:  # a retry would not change that
             changes.append(False)
     if changes:
         return "resolved" if any(changes) else "unchanged"

@@ -19,6 +19,7 @@ class Fault(NamedTuple):
     code: str = ""
     stalls: bool = False  # no answer, and a connection that stays open
     delay: float = 0  # seconds, after which the answer comes
+    answer: bytes = b""  # a success of DynamoDB's, instead of what is asked for
 
     def __repr__(self) -> str:
         return self.name
@@ -95,6 +96,8 @@ class _Connection(BaseHTTPRequestHandler):
             self._answer(status, answer)
         elif fault.stalls:
             self.proxy.over.wait()
+        elif fault.answer:
+            self._answer(200, fault.answer)
         elif fault.status == 200:
             self._answer(status, answer, len(answer) // 2)
         elif fault.status:

@@ -2,11 +2,14 @@
 
 import inspect
 import itertools
+import json
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import botocore.exceptions
 import botocore.session
@@ -19,7 +22,7 @@ from pydantic import JsonValue, TypeAdapter
 from werkzeug.test import Client
 
 import store
-from incident import HistoryEntry, StoreUnavailable
+from incident import HistoryEntry, StoreUnavailable, id_for_episode, parse_instant
 from infra.local.gateway import Gateway
 from tests.conftest import TEMPLATE, http_client
 from tests.faults import LASTING, PASSING, Fault, Proxy
@@ -27,6 +30,7 @@ from tests.steps import assert_problem, report
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NEW = {"description": "The point does not answer", "source": "partner"}
+ALERT = {"status": "firing", "fingerprint": "9fcdbf62e3b8eed9", "startsAt": "2026-11-24T02:17:50.912104Z"}
 # What boto3 tries again by itself, and at once.
 REPEATED = [fault for fault in PASSING if fault.status in (0, 500, 503)]
 # What is asked for, by DynamoDB's operation.
@@ -35,6 +39,7 @@ REQUESTS = {
     "GetItem": ("GET", f"/incidents/{UNKNOWN}", None),
     "Query": ("GET", "/incidents?status=open", None),
     "UpdateItem": ("PATCH", f"/incidents/{UNKNOWN}", {"status": "closed"}),
+    "BatchGetItem": ("POST", "/alerts", {"alerts": [ALERT]}),
 }
 
 
@@ -197,6 +202,172 @@ def test_a_client_that_retries_ends_with_one_incident_for_each_report(
     assert response.json() == client.get(path).json() == expected
     newest = client.get("/incidents?limit=3").json()
     assert [each["id"] for each in newest if each["description"] == key] == [created["id"]]
+
+
+# ---- alerts, as Alertmanager sends them
+
+
+def instant(minutes: int) -> str:
+    """A time of an alert."""
+    return (datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=minutes)).isoformat()
+
+
+class Told(NamedTuple):
+    """What is said of an alert: that it fires since a minute, or that it fired from one to another."""
+
+    starts: int
+    ends: int | None = None
+
+    def alert(self, fingerprint: str) -> dict[str, object]:
+        """As it is sent."""
+        return {
+            "status": "firing" if self.ends is None else "resolved",
+            "fingerprint": fingerprint,
+            "startsAt": instant(self.starts),
+            "endsAt": "0001-01-01T00:00:00Z" if self.ends is None else instant(self.ends),
+            "labels": {"alertname": "A"},
+            "annotations": {"summary": fingerprint},
+        }
+
+
+def send_alerts(client: httpx.Client, alerts: list[dict[str, object]], attempts: int = 20) -> bool:
+    """Send alerts as Alertmanager does, all of them again after a 503; return whether they have been stored."""
+    for _ in range(attempts):
+        response = client.post("/alerts", json={"alerts": alerts})
+        if response.status_code != 503:
+            assert response.status_code == 200, response.text
+            return True
+    return False
+
+
+def incidents_of(client: httpx.Client, fingerprint: str, starts: Iterable[int]) -> list[tuple[int, str, int]]:
+    """The start, the status and the version of each incident of an alert. No other start than these may have led to one."""
+    ids = {id_for_episode(None, fingerprint, parse_instant(instant(each))): each for each in starts}
+    incidents = client.get("/incidents?limit=100").json()
+    found = [each for each in incidents if each["description"].startswith(fingerprint)]
+    return sorted((ids[each["id"]], each["status"], each["version"]) for each in found)
+
+
+def test_alerts_are_stored_all_or_sent_again(
+    client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(1, 20)))
+    fingerprints = [uuid.uuid4().hex for _ in range(100)]
+    alerts = [Told(0).alert(fingerprint) for fingerprint in fingerprints]
+    failed = Fault("failed", status=500, code="InternalServerError")
+    # The first request asks for what is known; then 20 pass, and from there on each fails.
+    proxy.script = itertools.chain([None] * 21, itertools.repeat(failed))
+    assert_problem(client.post("/alerts", json={"alerts": alerts}), 503)
+    assert proxy.asked < 100, "the rest is not even tried"
+    proxy.script = iter(())
+    counts = client.post("/alerts", json={"alerts": alerts}).json()
+    assert counts["created"] + counts["unchanged"] == 100
+    assert counts["created"] >= 80
+    listed = [each["description"].partition("\n")[0] for each in client.get("/incidents?limit=100").json()]
+    assert sorted(listed) == sorted(fingerprints)
+
+
+def test_a_batch_that_dynamodb_answers_in_part_is_a_503(client: httpx.Client, proxy: Proxy) -> None:
+    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
+    table = TEMPLATE.table()["TableName"]
+    answer = {"Responses": {table: []}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": "1"}}]}}}
+    proxy.script = iter([Fault("throttled in part", answer=json.dumps(answer).encode())])
+    assert_problem(client.post("/alerts", json={"alerts": [ALERT]}), 503)
+    assert proxy.asked == 1
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[Told]:
+    """The times when an alert fires, in order; the last one may go on."""
+    instants = sorted(draw(st.sets(st.integers(0, 1000), min_size=1, max_size=8)))
+    return [Told(*times) for times in itertools.zip_longest(instants[::2], instants[1::2])]
+
+
+@given(life=lives(), script=SCRIPTS, data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_alerts_in_any_order_leave_open_what_fires_and_nothing_else(
+    client: httpx.Client, proxy: Proxy, life: list[Told], script: list[Fault | None], data: st.DataObject
+) -> None:
+    fingerprint = uuid.uuid4().hex
+    reports = [Told(told.starts) for told in life] + [told for told in life if told.ends is not None]
+    order = data.draw(st.permutations(reports + data.draw(st.lists(st.sampled_from(reports), max_size=4))))
+    proxy.script = iter(script)
+    while order:
+        size = data.draw(st.integers(1, 3))
+        assert send_alerts(client, [told.alert(fingerprint) for told in order[:size]])
+        order = order[size:]
+    proxy.script = iter(())
+    found = incidents_of(client, fingerprint, [told.starts for told in life])
+    assert [starts for starts, status, _ in found if status != "resolved"] == [
+        told.starts for told in life if told.ends is None
+    ]
+    # Its end may have come while an earlier episode had not ended, as another replica's does: then that one stands for both.
+    assert all(found[0][0] <= told.starts for told in life)
+
+
+class Firing:
+    """An episode of an alert in Alertmanager: the starts that its replicas have named, and what has been delivered."""
+
+    def __init__(self, starts: int) -> None:
+        self.starts = [starts]
+        self.ends: int | None = None
+        self.delivered = self.end_delivered = False
+
+    def to_send(self) -> Told | None:
+        """What a notification says of it: nothing of an episode that ends before it has been delivered."""
+        if self.ends is None:
+            return Told(self.starts[-1])
+        return Told(self.starts[-1], self.ends) if self.delivered and not self.end_delivered else None
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["fires", "fired earlier", "ends"]))
+    | st.tuples(st.integers(1, 2), SCRIPTS),
+    max_size=15,
+)
+
+
+@given(steps=STEPS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_group_of_alerts_that_alertmanager_retries_is_one_incident_for_each_episode(
+    client: httpx.Client, proxy: Proxy, steps: list[tuple[int, str] | tuple[int, list[Fault | None]]]
+) -> None:
+    """A notification may fail for good; the next one then says how things are by then."""
+    alerts: dict[str, list[Firing]] = {uuid.uuid4().hex: [] for _ in range(3)}
+
+    def notify(attempts: int) -> None:
+        latest = [(name, episodes[-1], episodes[-1].to_send()) for name, episodes in alerts.items() if episodes]
+        if send_alerts(client, [told.alert(name) for name, _, told in latest if told], attempts):
+            for _, episode, told in latest:
+                episode.delivered |= told is not None
+                episode.end_delivered |= bool(told and told.ends)
+
+    for minute, (number, step) in enumerate([*steps, (20, [])], start=1):
+        if isinstance(step, list):
+            proxy.script = iter(step)
+            notify(attempts=number)
+            proxy.script = iter(())
+            continue
+        episodes = list(alerts.values())[number]
+        fires = bool(episodes) and episodes[-1].ends is None
+        if step == "fires" and not fires:
+            episodes.append(Firing(100 * minute))
+        elif step == "fired earlier" and fires:
+            episodes[-1].starts.append(episodes[-1].starts[-1] - 1)
+        elif step == "ends" and fires:
+            episodes[-1].ends = 100 * minute
+    for name, episodes in alerts.items():
+        found = incidents_of(client, name, [starts for episode in episodes for starts in episode.starts])
+        for episode in episodes:
+            mine = [(status, version) for starts, status, version in found if starts in episode.starts]
+            if episode.end_delivered:
+                assert mine == [("resolved", 2)]
+            elif episode.delivered and episode.ends is None:
+                assert mine == [("open", 1)]
+            elif episode.delivered:
+                assert mine in [[("open", 1)], [("resolved", 2)]]  # its end was sent, and not acknowledged
+            else:
+                assert mine in [[], [("open", 1)]]
 
 
 # ---- races: functions in processes of their own, as on Lambda

@@ -1,37 +1,487 @@
 """POST /alerts: what Alertmanager and Grafana send becomes incidents."""
 
 import json
+from typing import cast
 
 import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import JsonValue
 
-from tests.conftest import ROOT
+import receive_alerts
+import store
+from incident import MAX_DESCRIPTION, Status, id_for_episode, key_for_alert
+from store import Episode
+from tests.conftest import ROOT, TEMPLATE
+from tests.steps import assert_problem, bad_input
+from tests.test_events import call
+
+Json = dict[str, JsonValue]
 
 RECORDED = ROOT / "tests" / "alertmanager"
-"""What Alertmanager 0.25 sent to a webhook; a list holds the deliveries in their order."""
+"""Bodies that Alertmanager 0.25 sent to a webhook; a list has the deliveries in their order."""
+
+FINGERPRINT = "9fcdbf62e3b8eed9"
+KEY = key_for_alert(None, FINGERPRINT)
+SEEN = "2026-11-24T02:17:50.912104000Z"
+ENDED = "2026-11-24T02:18:37.288815000Z"
+FIRST, SECOND, THIRD = (f"2026-11-24T0{hour}:00:00.000000000Z" for hour in (1, 2, 3))
 
 
-def deliveries(name):
-    body = json.loads((RECORDED / f"{name}.json").read_text())
-    return body if isinstance(body, list) else [body]
+def recorded(name: str) -> list[Json]:
+    """The deliveries of a recording."""
+    bodies = json.loads((RECORDED / f"{name}.json").read_text())
+    return bodies if isinstance(bodies, list) else [bodies]
 
 
-def test_x(api: httpx.Client) -> None:
-    for n in (
-        "firing",
-        "firing",
-        "resolved",
-        "resolved",
-        "firing",
-        "firing-two-in-group",
-        "resolved-mixed-group",
-        "two-replicas",
-        "two-episodes",
-        "two-replicas",
-        "truncated",
-    ):
-        for b in deliveries(n):
-            r = api.post("/alerts", json=b)
-            print(n, r.status_code, r.json())
-    for i in api.get("/incidents").json():
-        print(i)
-    assert 0
+def alert(status: str = "firing", **fields: JsonValue) -> Json:
+    """An alert as Alertmanager sends it."""
+    return {
+        "status": status,
+        "labels": {"alertname": "ScooterOffline", "instance": "scooter-4567:9100"},
+        "annotations": {"summary": "Самокат #4567 не отвечает"},
+        "startsAt": SEEN,
+        "endsAt": ENDED if status == "resolved" else "0001-01-01T00:00:00Z",
+        "generatorURL": "",
+        "fingerprint": FINGERPRINT,
+        **fields,
+    }
+
+
+def send(api: httpx.Client, *alerts: JsonValue) -> list[int]:
+    """Send the alerts; return how many were created, resolved and unchanged."""
+    response = api.post("/alerts", json={"version": "4", "alerts": list(alerts)})
+    assert response.status_code == 200, response.text
+    assert list(response.json()) == ["created", "resolved", "unchanged"]
+    return list(response.json().values())
+
+
+def statuses(api: httpx.Client) -> list[str]:
+    """The statuses of all incidents, newest first."""
+    return [incident["status"] for incident in api.get("/incidents").json()]
+
+
+def history(api: httpx.Client, incident: dict[str, str]) -> list[str]:
+    return [entry["status"] for entry in api.get(f"/incidents/{incident['id']}/history").json()]
+
+
+# ---- what Alertmanager and Grafana really send
+
+
+def test_a_recorded_alert_becomes_an_incident_that_can_be_read_at_a_glance(api: httpx.Client) -> None:
+    (body,) = recorded("firing")
+    assert api.post("/alerts", json=body).json() == {"created": 1, "resolved": 0, "unchanged": 0}
+    (incident,) = api.get("/incidents").json()
+    assert (incident["source"], incident["status"]) == ("monitoring", "open")
+    assert incident["description"].splitlines() == [
+        "Самокат #4567 не отвечает",
+        "Нет телеметрии 5 минут (значение 0)",
+        "alertname: ScooterOffline",
+        "case: once429",
+        "instance: scooter-4567:9100",
+        "severity: critical",
+        "http://prometheus.example/graph?g0.expr=up%3D%3D0",
+    ]
+    (body,) = recorded("resolved")
+    assert api.post("/alerts", json=body).json() == {"created": 0, "resolved": 1, "unchanged": 0}
+    assert history(api, incident) == ["open", "resolved"]
+
+
+@pytest.mark.parametrize(
+    ("recordings", "expected"),
+    [
+        (["firing-two-in-group"], ["open", "open"]),
+        (["firing-two-in-group", "resolved-mixed-group"], ["open", "resolved"]),
+        (["resolved"], ["resolved"]),
+        (["two-replicas"], ["resolved"]),
+        (["two-episodes"], ["resolved", "resolved"]),
+        (["truncated"], ["open"]),
+    ],
+)
+def test_recorded_deliveries_end_as_they_should_even_if_each_comes_twice(
+    api: httpx.Client, recordings: list[str], expected: list[str]
+) -> None:
+    for name in recordings:
+        for body in recorded(name):
+            assert api.post("/alerts", json=body).status_code == 200
+            again = api.post("/alerts", json=body)
+            assert again.json() == {"created": 0, "resolved": 0, "unchanged": len(cast("list[Json]", body["alerts"]))}
+    assert sorted(statuses(api)) == expected
+
+
+GRAFANA: Json = {
+    "receiver": "incidents",
+    "status": "firing",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {
+                "alertname": "High memory usage",
+                "grafana_folder": "Парк",
+                "__alert_rule_uid__": "fe2n6ul9x9c74a",
+                "zone": "us-1",
+            },
+            "annotations": {
+                "description": "The system has high memory usage",
+                "runbook_url": "https://runbooks.example/1",
+            },
+            "startsAt": "2025-10-12T09:51:03.157076+02:00",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "generatorURL": "https://grafana.example/alerting/1afz29v7z/edit",
+            "fingerprint": "c6eadffa33fcdf37",
+            "silenceURL": "https://grafana.example/alerting/silence/new?alertmanager=grafana",
+            "dashboardURL": "",
+            "panelURL": "",
+            "values": {"B": 44.23943737541908, "C": 1},
+            "valueString": "[ metric='' labels={} value=14151.331895396988 ]",
+            "orgId": 1,
+        }
+    ],
+    "groupLabels": {},
+    "commonLabels": {"alertname": "High memory usage"},
+    "commonAnnotations": {},
+    "externalURL": "https://grafana.example/",
+    "appVersion": "12.2.0",
+    "version": "1",
+    "groupKey": '{}:{alertname="High memory usage"}',
+    "truncatedAlerts": 0,
+    "orgId": 1,
+    "title": "[FIRING:1]  (High memory usage)",
+    "state": "alerting",
+    "message": "**Firing**",
+}
+"""Of the shape that Grafana documents.
+
+https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/
+"""
+
+
+def test_grafanas_webhook_is_taken_too(api: httpx.Client) -> None:
+    assert api.post("/alerts", json=GRAFANA).json() == {"created": 1, "resolved": 0, "unchanged": 0}
+    (incident,) = api.get("/incidents").json()
+    assert incident["description"].splitlines() == [
+        "High memory usage",
+        "The system has high memory usage",
+        "grafana_folder: Парк",
+        "zone: us-1",
+        "https://grafana.example/alerting/1afz29v7z/edit",
+    ]
+
+
+# ---- one incident for each episode
+
+
+def test_a_repeated_alert_changes_nothing_whatever_it_says_by_now(api: httpx.Client) -> None:
+    assert send(api, alert()) == [1, 0, 0]
+    before = api.get("/incidents").json()
+    assert send(api, alert(annotations={"summary": "Другое"}, labels={}, generatorURL="http://x")) == [0, 0, 1]
+    assert api.get("/incidents").json() == before
+
+
+def test_of_a_hundred_repeated_alerts_the_database_is_asked_once(api: httpx.Client, dynamodb_calls: list[str]) -> None:
+    alerts = [alert(fingerprint=str(number)) for number in range(100)]
+    for expected, calls in [
+        ([100, 0, 0], ["BatchGetItem"] + ["UpdateItem", "PutItem"] * 100),
+        ([0, 0, 100], ["BatchGetItem"] + ["UpdateItem", "PutItem"] * 100),
+        ([0, 0, 100], ["BatchGetItem"]),
+    ]:
+        dynamodb_calls.clear()
+        assert send(api, *alerts) == expected
+        assert sorted(dynamodb_calls) == sorted(calls)
+    assert send(api, *alerts, alert(fingerprint="one more")) == [1, 0, 100]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ("open", "resolved", [0, 1, 0]),
+        ("in_progress", "resolved", [0, 1, 0]),
+        ("resolved", "resolved", [0, 0, 1]),
+        ("closed", "closed", [0, 0, 1]),
+    ],
+)
+def test_a_resolved_alert_resolves_what_is_open_or_in_progress(
+    api: httpx.Client, before: str, after: str, counts: list[int]
+) -> None:
+    send(api, alert())
+    (incident,) = api.get("/incidents").json()
+    api.patch(f"/incidents/{incident['id']}", json={"status": before})
+    assert send(api, alert()) == [0, 0, 1]
+    assert statuses(api) == [before]
+    assert send(api, alert("resolved")) == counts
+    assert statuses(api) == [after]
+    assert send(api, alert()) == [0, 0, 1]
+    assert statuses(api) == [after]
+
+
+def test_a_resolved_alert_that_was_never_reported_is_recorded_as_resolved(api: httpx.Client) -> None:
+    assert send(api, alert("resolved")) == [1, 0, 0]
+    assert send(api, alert("resolved"), alert()) == [0, 0, 2]
+    (incident,) = api.get("/incidents").json()
+    assert history(api, incident) == ["resolved"]
+    assert incident["description"].startswith("Самокат #4567 не отвечает")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "2026-11-24T02:17:50.912104Z",
+        "2026-11-24t02:17:50.912104z",
+        "2026-11-24T05:17:50.912104+03:00",
+        "2026-11-23T20:47:50.912104-05:30",
+    ],
+)
+def test_an_instant_is_the_same_however_it_is_written(api: httpx.Client, start: str) -> None:
+    assert send(api, alert()) == [1, 0, 0]
+    assert send(api, alert(startsAt=start)) == [0, 0, 1]
+    assert send(api, alert("resolved", startsAt=start)) == [0, 1, 0]
+
+
+def test_another_fingerprint_and_a_later_start_are_other_incidents(api: httpx.Client) -> None:
+    assert send(api, alert(), alert(fingerprint="27eb5d86856a9980")) == [2, 0, 0]
+    assert send(api, alert(startsAt="2026-11-24T02:17:50.912104001Z")) == [1, 0, 0]
+    assert statuses(api) == ["open"] * 3
+
+
+def test_the_start_that_another_replica_names_is_of_the_same_incident(api: httpx.Client) -> None:
+    assert send(api, alert(startsAt=SECOND)) == [1, 0, 0]
+    # What Alertmanager says after the replica that noticed it first has reported it, too.
+    assert send(api, alert(startsAt=FIRST)) == [0, 0, 1]
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [0, 1, 0]
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [0, 0, 1]
+    assert statuses(api) == ["resolved"]
+    assert send(api, alert(startsAt=THIRD)) == [1, 0, 0]
+    assert statuses(api) == ["open", "resolved"]
+
+
+@pytest.mark.parametrize("end", [None, "", 7, "soon", "0001-01-01T00:00:00Z", FIRST])
+def test_without_a_usable_end_a_resolved_alert_resolves_what_is_open(api: httpx.Client, end: JsonValue) -> None:
+    send(api, alert(startsAt=SECOND))
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=end)) == [0, 1, 0]
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=end)) == [0, 0, 1]
+    assert send(api, alert(startsAt=THIRD)) == [1, 0, 0]
+    assert statuses(api) == ["open", "resolved"]
+
+
+def test_a_late_end_of_an_earlier_episode_leaves_the_present_one_open(api: httpx.Client) -> None:
+    assert send(api, alert(startsAt=SECOND)) == [1, 0, 0]
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=SECOND)) == [1, 0, 0]
+    assert statuses(api) == ["resolved", "open"]
+
+
+def test_an_episode_that_was_never_reported_ends_after_one_that_was(api: httpx.Client) -> None:
+    send(api, alert(startsAt=FIRST), alert("resolved", startsAt=FIRST, endsAt=SECOND))
+    send(api, alert("resolved", startsAt=FIRST, endsAt=SECOND))
+    assert send(api, alert("resolved", startsAt="2026-11-24T02:30:00Z", endsAt=THIRD)) == [1, 0, 0]
+    assert statuses(api) == ["resolved", "resolved"]
+
+
+def test_an_incident_that_takes_no_more_changes_does_not_hold_up_the_others(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(api, alert(), alert(fingerprint="2"))
+    monkeypatch.setattr(store, "MAX_CHANGES", 0)
+    assert send(api, alert("resolved"), alert(fingerprint="2"), alert(fingerprint="3")) == [1, 0, 2]
+
+
+# ---- whose alerts
+
+
+@pytest.mark.usefixtures("table")
+def test_a_key_resolves_only_what_its_own_alerts_created() -> None:
+    def post(caller: str, body: Json, source: str | None = None) -> object:
+        authorizer = {"caller": caller, "source": source} if source else {"caller": caller}
+        return call("receive_alerts", "POST /alerts", {"alerts": [body]}, authorizer)
+
+    assert post("alertmanager", alert()) == (200, {"created": 1, "resolved": 0, "unchanged": 0})
+    assert post("grafana", alert(), source="partner") == (200, {"created": 1, "resolved": 0, "unchanged": 0})
+    assert post("another", alert("resolved")) == (200, {"created": 1, "resolved": 0, "unchanged": 0})
+    assert post("alertmanager", alert("resolved")) == (200, {"created": 0, "resolved": 1, "unchanged": 0})
+    found = set()
+    for incident in store.newest(list(Status), 10):
+        statuses = [entry.status.value for entry in store.history(incident.id)]
+        found.add((incident.source.value, *statuses, *{entry.by for entry in store.history(incident.id)}))
+    assert found == {
+        ("monitoring", "open", "resolved", "alertmanager"),
+        ("partner", "open", "grafana"),
+        ("monitoring", "resolved", "another"),
+    }
+
+
+# ---- all or again
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fingerprint", None),
+        ("fingerprint", ""),
+        ("fingerprint", 7),
+        ("fingerprint", "\ud800"),
+        ("startsAt", None),
+        ("startsAt", "yesterday"),
+        ("startsAt", "2026-11-24T02:17:50"),
+        ("startsAt", "2026-02-30T02:17:50Z"),
+        ("startsAt", "0001-01-01T00:00:00+01:00"),
+        ("startsAt", 1763950670),
+        ("status", "suppressed"),
+        ("status", None),
+    ],
+)
+def test_an_alert_that_cannot_be_read_is_named_after_the_others_have_been_stored(
+    api: httpx.Client, field: str, value: JsonValue
+) -> None:
+    good = [alert(fingerprint=str(number)) for number in range(3)]
+    bad = alert() | {field: value}
+    missing = {name: each for name, each in alert().items() if name != field}
+    body = {"alerts": [good[0], bad, good[1], missing, 7, good[2]]}
+    content = json.dumps(body)
+    response = api.post("/alerts", content=content, headers={"Content-Type": "application/json"})
+    assert bad_input(response) == [["body", "alerts", 1, field], ["body", "alerts", 3, field], ["body", "alerts", 4]]
+    assert statuses(api) == ["open"] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "bad"),
+    [
+        ({}, ["body", "alerts"]),
+        ({"alerts": None}, ["body", "alerts"]),
+        ({"alerts": {}}, ["body", "alerts"]),
+        ([], ["body"]),
+        ("alerts", ["body"]),
+    ],
+)
+def test_a_body_without_alerts_is_a_422(api: httpx.Client, body: JsonValue, bad: list[str]) -> None:
+    assert bad_input(api.post("/alerts", json=body)) == [bad]
+
+
+def test_no_alerts_are_nothing_to_do(api: httpx.Client) -> None:
+    assert send(api) == [0, 0, 0]
+
+
+def test_a_body_may_have_1_mib(api: httpx.Client) -> None:
+    body = json.dumps({"alerts": [alert()]}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert_problem(api.post("/alerts", content=body.ljust(1024 * 1024 + 1), headers=headers), 413)
+    assert statuses(api) == []
+    assert api.post("/alerts", content=body.ljust(1024 * 1024), headers=headers).status_code == 200
+    assert statuses(api) == ["open"]
+
+
+@pytest.mark.parametrize("truncated", [0, 2, None, "many", -1])
+def test_alerts_that_were_left_out_are_counted(
+    api: httpx.Client, truncated: JsonValue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert api.post("/alerts", json={"alerts": [alert()], "truncatedAlerts": truncated}).status_code == 200
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line.get("AlertsTruncated") == (2 if truncated == 2 else None)
+
+
+def test_what_becomes_of_many_alerts_is_counted_once_for_all(
+    api: httpx.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alerts = [alert(fingerprint=str(number)) for number in range(5)]
+    send(api, *alerts)
+    send(
+        api,
+        *[each | {"status": "resolved", "endsAt": ENDED} for each in alerts[:3]],
+        *alerts[3:],
+        alert(fingerprint="6"),
+    )
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["IncidentsCreated"], first["source"], first.get("StatusesSet")) == (5, "monitoring", None)
+    assert (second["IncidentsCreated"], second["StatusesSet"], second["status"]) == (1, 3, "resolved")
+
+
+def test_alerts_are_not_received_unless_that_is_asked_for() -> None:
+    assert not [route for route in TEMPLATE.routes() if route.path == "/alerts"]
+    assert [route.key for route in TEMPLATE.routes(Alerts="enabled") if route.path == "/alerts"] == ["POST /alerts"]
+
+
+# ---- two requests at once
+
+
+@pytest.mark.parametrize(
+    ("sent", "meanwhile", "recorded_start", "status"),
+    [
+        (alert(), Episode(SEEN), SEEN, "open"),
+        (alert(startsAt=FIRST), Episode(SECOND), SECOND, "open"),
+        (alert(startsAt=SECOND), Episode(FIRST), SECOND, "open"),
+        (alert(), Episode(SEEN, ENDED), SEEN, "resolved"),
+        (alert("resolved"), Episode(SEEN), SEEN, "resolved"),
+        (alert("resolved", startsAt=FIRST, endsAt=THIRD), Episode(SECOND), SECOND, "resolved"),
+        (alert("resolved", startsAt=FIRST, endsAt=SECOND), Episode(SECOND), FIRST, "resolved"),
+    ],
+)
+def test_what_another_request_has_written_down_in_the_meantime_is_taken_into_account(
+    api: httpx.Client, sent: Json, meanwhile: Episode, recorded_start: str, status: str
+) -> None:
+    """The other one has just written down an episode, and has not recorded its incident yet."""
+    events = store._dynamodb.meta.events
+    event = "request-created.dynamodb.UpdateItem"
+
+    def interrupt(**_: object) -> None:
+        events.unregister(event, interrupt)
+        assert store.set_latest_episode(KEY, meanwhile, None)
+
+    events.register(event, interrupt)
+    assert send(api, sent) == [1, 0, 0]
+    (incident,) = api.get("/incidents").json()
+    assert (incident["id"], incident["status"]) == (id_for_episode(None, FINGERPRINT, recorded_start), status)
+
+
+# ---- the description
+
+
+@pytest.mark.parametrize(
+    ("annotations", "labels", "lines"),
+    [
+        ({"summary": "Down"}, {"alertname": "A"}, ["Down", "alertname: A"]),
+        ({}, {"alertname": "A", "b": "2"}, ["A", "b: 2"]),
+        ({"description": "Why"}, {"alertname": "A"}, ["A", "Why"]),
+        ({"description": "Why"}, {"b": "2"}, ["Alert 9fcdbf62e3b8eed9", "Why", "b: 2"]),
+        ({"summary": "Same", "description": "Same"}, {"alertname": "Same"}, ["Same"]),
+        ({"summary": " \u200b "}, {"alertname": "A"}, ["A"]),
+        ({"summary": "a\x00b\x1b[0m", "description": "\ud83d"}, {}, ["ab[0m", "?"]),
+        (
+            {"summary": None, "description": 7},
+            {"a": True, "b": [1], "": "x"},
+            ["Alert 9fcdbf62e3b8eed9", "7", "a: True"],
+        ),
+        ("x", ["y"], ["Alert 9fcdbf62e3b8eed9"]),
+        (None, None, ["Alert 9fcdbf62e3b8eed9"]),
+        ({}, {"alertname": "A", "__uid__": "1", "replica": "b", "prometheus": "c"}, ["A"]),
+    ],
+)
+def test_the_description_has_what_the_alert_says(annotations: JsonValue, labels: JsonValue, lines: list[str]) -> None:
+    said = alert(annotations=annotations, labels=labels)
+    assert receive_alerts.Alert.model_validate(said).describe().split("\n") == lines
+
+
+def test_a_description_that_is_too_long_is_cut(api: httpx.Client) -> None:
+    for text, expected in [("я" * 9_998, "A\n" + "я" * 9_998), ("я" * 9_999, "A\n" + "я" * 9_997 + "…")]:
+        send(api, alert(fingerprint=text, labels={"alertname": "A"}, annotations={"description": text}))
+        description = api.get("/incidents?limit=1").json()[0]["description"]
+        assert description == expected
+        assert len(description) == MAX_DESCRIPTION
+
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=20)
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.usefixtures("table")
+@given(labels=any_json, annotations=any_json, url=any_json, ends=any_json, fingerprint=st.text(min_size=1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_alert_is_stored_whatever_it_says(
+    labels: JsonValue, annotations: JsonValue, url: JsonValue, ends: JsonValue, fingerprint: str
+) -> None:
+    said = alert(labels=labels, annotations=annotations, generatorURL=url, endsAt=ends, fingerprint=fingerprint)
+    status, counts = call("receive_alerts", "POST /alerts", {"alerts": [said]})
+    assert status == 200
+    assert counts in [{"created": 1, "resolved": 0, "unchanged": 0}, {"created": 0, "resolved": 0, "unchanged": 1}]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-OPERATIONS = ("GetItem", "PutItem", "Query", "UpdateItem")
+OPERATIONS = ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")
 """All that the functions' roles allow. One that botocore does not know fails the build."""
 
 MODEL = Path("dynamodb", "2012-08-10", "service-2.json.gz")

@@ -63,7 +63,7 @@ class FunctionFailed(Exception):
 class Gateway:
     """A WSGI application that answers with the functions. A changed file is taken up by the next request."""
 
-    def __init__(self, log: TextIO | None = None, **parameters: str) -> None:
+    def __init__(self, log: TextIO | None = None, /, **parameters: str) -> None:
         """Give the functions the environment that the template declares for these parameters of the stack.
 
         What the functions write to the standard output goes to `log`, if there is one, as it goes to CloudWatch on AWS.
