@@ -32,6 +32,10 @@ ANNA = types.User(id=11, is_bot=False, first_name="Анна", last_name="Пет�
 BORIS = types.User(id=22, is_bot=False, first_name="Boris", language_code="en")
 
 
+SENT = datetime(2026, 11, 23, 10, tzinfo=UTC)
+"""Always the same, so that tests that are named for an update have one name in every process."""
+
+
 class Chat:
     """A chat, in which people write messages and tap buttons."""
 
@@ -44,7 +48,7 @@ class Chat:
         return types.Update(update_id=self._next(), message=self.written(text, by, fields))
 
     def written(self, text: str = "", by: types.User = ANNA, fields: Fields = NONE) -> types.Message:
-        message = {"message_id": self._next(), "date": datetime.now(UTC), "chat": self.chat, "from_user": by}
+        message = {"message_id": self._next(), "date": SENT, "chat": self.chat, "from_user": by}
         return types.Message.model_validate(message | ({"text": text} if text else {}) | dict(fields))
 
     def tap(self, button: str, by: types.User = ANNA, message_id: int = 1) -> types.Update:
