@@ -435,3 +435,36 @@ def test_a_slow_client_does_not_keep_others_waiting(run_local: RunLocal) -> None
     with socket.create_connection((local.client.base_url.host, local.client.base_url.port or 0)) as slow:
         slow.sendall(b"POST /incidents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         assert local.client.get("/incidents").status_code == 200
+
+
+def executable(path: Path, text: str) -> None:
+    """A program of this text."""
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_sam_cli_is_started_without_what_the_shell_has_set_for_other_programs(tmp_path: Path, how: int) -> None:
+    executable(tmp_path / "docker", """#!/bin/sh\necho '[{"Gateway": "127.0.0.1"}]'\n""")
+    # A SAM CLI that builds at once, says what it was started with, and serves until it is told to end.
+    executable(
+        tmp_path / "sam",
+        '#!/bin/sh\n[ "$1" = build ] && exit\n'
+        'echo "no_proxy=$no_proxy NO_PROXY=$NO_PROXY profile=$AWS_PROFILE table=$TABLE_NAME"\necho "$@"\nexec sleep 60\n',
+    )
+    environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "AWS_PROFILE": "nope",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "NO_PROXY": "example.com",
+        "TABLE_NAME": "Another",
+    }
+    command = [sys.executable, "-u", "-m", "infra.local.sam", "--database-port", "0", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("DynamoDB answers on http://127.0.0.1:")
+        exempt = "example.com,localhost,127.0.0.1"
+        assert process.stdout.readline() == f"no_proxy={exempt} NO_PROXY={exempt} profile= table=\n"
+        assert process.stdout.readline().startswith("local start-api --port 8000 --parameter-overrides Architecture=")
+        process.send_signal(how)
+        assert process.wait(timeout=30) == 0

@@ -2,7 +2,7 @@
 
 import os
 
-from infra.local import template
+from infra.local import environment, template
 
-os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+environment.isolate()
 os.environ.update(template.load().environment())
