@@ -38,13 +38,13 @@ sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's conta
 database: .venv/for-run  ## the database alone, for a sam local start-api of your own
 	@$(python) -m infra.local.sam --sam "" --data "$(DATA)"
 
-parallel := --numprocesses 2 --dist worksteal --cov
+pytest := -m slipcover --source functions --branch --skip-covered --fail-under 100 -m pytest --numprocesses 2 --dist loadfile
 
 test: .venv/for-all  ## run the tests, and measure how much of the functions they cover
-	$(python) -m pytest $(parallel)
+	$(python) $(pytest)
 
 test-runtime: runtime .venv-runtime/for-all  ## the same on Python 3.13, the functions' runtime
-	$(runtime_python) -m pytest $(parallel)
+	$(runtime_python) $(pytest)
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	$(python) -m pytest --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py

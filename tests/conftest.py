@@ -121,7 +121,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
 def http_client(address: str) -> httpx.Client:
     """A client of a server on this machine: through no proxy, over plain HTTP."""
     # httpx would load every root certificate for each client, which takes longer than most tests.
-    return httpx.Client(base_url=address, trust_env=False, verify=SSLContext(PROTOCOL_TLS_CLIENT))
+    return httpx.Client(base_url=address, trust_env=False, verify=SSLContext(PROTOCOL_TLS_CLIENT), timeout=60)
 
 
 @pytest.fixture(scope="session")
