@@ -12,6 +12,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter
 
+import authorize
 from incident import Incident, Source, Status
 from infra import openapi
 from infra.openapi import INTEGRATIONS
@@ -22,6 +23,7 @@ DOCUMENTS = ["README.md", "README.ru.md", "CONTRIBUTING.md", "infra/README.md", 
 README = (ROOT / "README.md").read_text()
 RUSSIAN = (ROOT / "README.ru.md").read_text()
 OPERATING = (ROOT / "infra/README.md").read_text()
+SENDING = (ROOT / "infra/integrations.md").read_text()
 MONITORING = (ROOT / "infra/monitoring.yaml").read_text()
 
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -254,4 +256,36 @@ def test_the_costs_count_every_alarm() -> None:
 
 def test_the_deployment_page_names_every_metric_of_the_dashboard() -> None:
     metrics = section(OPERATING, "Monitoring").partition("**Metrics**")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([A-Z]\w+)`", metrics)) == set(re.findall(r'MetricName=\\"(\w+)', MONITORING))
+    shown = re.findall(r'MetricName=\\"(\w+)|"\$\{MetricsNamespace\}", "(\w+)"', MONITORING)
+    assert set(re.findall(r"`([A-Z]\w+)`", metrics)) == {searched or named for searched, named in shown}
+
+
+def test_the_deployment_page_lists_every_role() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section(OPERATING, "Access keys"), re.MULTILINE)
+    assert listed == list(authorize.ROLES)
+
+
+# ---- infra/integrations.md
+
+
+TEMPLATES = {
+    "$NAME_JSON": '"Касса \\"1\\" is down"',
+    "{{ msg | json }}": '"Касса \\"1\\" is down"',
+    '{% if heartbeatJSON.status == 1 %}"resolved"{% else %}"open"{% endif %}': '"open"',
+}
+"""What a monitoring system makes of the placeholders of a body."""
+
+BODIES = re.findall(r"^```json\n(.*?)```", SENDING, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_api_takes_the_bodies_of_the_monitoring_systems(api: httpx.Client, body: str) -> None:
+    for placeholder, value in TEMPLATES.items():
+        body = body.replace(placeholder, value)
+    response = api.post("/incidents", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 201, response.text
+    assert response.json()["description"] == 'Касса "1" is down'
+
+
+def test_there_are_bodies_of_monitoring_systems() -> None:
+    assert len(BODIES) == 2

@@ -284,17 +284,24 @@ def test_a_stack_of_an_earlier_version_has_no_keys(deployed: Aws) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@pytest.mark.parametrize("language", ["sh", "python"])
-def test_the_page_on_integrations_shows_how_to_call(deployed: Aws, language: str) -> None:
-    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "infra/integrations.md").read_text(), re.DOTALL)
-    environment = {
+@pytest.mark.parametrize(
+    ("page", "language"),
+    [
+        ("README.md", "sh"),
+        ("infra/README.md", "sh"),
+        ("infra/integrations.md", "sh"),
+        ("infra/integrations.md", "python"),
+    ],
+)
+def test_the_documents_show_how_to_call(deployed: Aws, page: str, language: str) -> None:
+    (code,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    environment = os.environ | {
         "API": f"{deployed.endpoint}/_aws/execute-api/{deployed.resource('IncidentApi')}",
-        "KEY": deployed.make_key(f"reporter-in-{language}", "reporter"),
-        "PATH": os.environ["PATH"],
-        "no_proxy": "127.0.0.1",
+        "AWS_ENDPOINT_URL": deployed.endpoint,
+        "KEY": deployed.make_key("reporter", "reporter"),
     }
     interpreter = {"sh": "sh", "python": sys.executable}[language]
-    ran = subprocess.run([interpreter, "-c", code], env=environment, stdout=subprocess.PIPE, check=True)
+    ran = subprocess.run([interpreter, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     assert json.loads(ran.stdout)["description"] == "Самокат #4567 не отвечает"
 
 
