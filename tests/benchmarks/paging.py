@@ -1,7 +1,6 @@
 """What a page of the list costs as the incidents grow in number, and what the index takes: `make bench-list`.
 
-The pages are asked of the function itself, over moto's DynamoDB. moto's own figures for an index are wrong, so the read
-units are computed from the items that each Query brought, by DynamoDB's published rules: an item by its whole size in the
+The pages are asked of the function itself, over the local run's database. It names no read units, so that they are computed from the items that each Query brought, by DynamoDB's published rules: an item by its whole size in the
 index, whatever of it was asked for. Nothing filters these items, so that what came back is what was read. Figures on paper
 follow from the same rules and are marked with a star.
 
@@ -10,6 +9,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCal
 """
 
 import json
+import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,25 +17,25 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-import boto3
 import matplotlib as mpl
-import moto
 from matplotlib.figure import Figure
 from werkzeug.test import Client
 
 import store
 from incident import MAX_DESCRIPTION, Incident, Source, Status
 from infra.local import template
+from infra.local.database import Database
 from infra.local.gateway import Gateway
+from infra.local.server import Server
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel
     from matplotlib.axes import Axes
-    from types_boto3_dynamodb import DynamoDBClient
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryOutputTypeDef, WriteRequestTypeDef
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryOutputTypeDef
 
 RESULTS = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).with_suffix(".svg")
@@ -63,6 +63,8 @@ class Page(NamedTuple):
     statuses: Sequence[Status]
     limit: int
     number: int
+    stored: Sequence[Status] = tuple(Status)
+    """The statuses that the incidents have, in turn."""
 
     def cursor(self, incidents: Sequence[Incident]) -> str:
         """What the page before would have linked to, from the incidents in the order of creation."""
@@ -75,9 +77,11 @@ EVERY = list(Status)
 PAGES = [
     Page("first page of 50", EVERY, 50, 1),
     Page("100th page of 50", EVERY, 50, 100),
+    Page("first page of 50, every incident open", EVERY, 50, 1, (Status.OPEN,)),
     Page("first page of 50, open alone", [Status.OPEN], 50, 1),
     Page("100th page of 5", EVERY, 5, 100),
 ]
+SHARDED = [PAGES[0], PAGES[2], PAGES[3]]
 
 
 class Cost(NamedTuple):
@@ -106,8 +110,8 @@ def write_units(item: "Mapping[str, AttributeValueTypeDef]") -> int:
     return ceil(size(item) / 1024)
 
 
-def incidents(number: int) -> list[Incident]:
-    """As many, one a minute, all of one size but for the name of their status, which goes round."""
+def incidents(number: int, statuses: Sequence[Status] = EVERY) -> list[Incident]:
+    """As many, one a minute, all of one size but for the name of their status: these in turn."""
     random = Random(number)  # noqa: S311 (the same ids in every run)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     made = []
@@ -118,7 +122,7 @@ def incidents(number: int) -> list[Incident]:
                 id=str(UUID(int=random.getrandbits(128), version=4)),
                 description=REPORT,
                 source=Source.MONITORING,
-                status=EVERY[minute % len(EVERY)],
+                status=statuses[minute % len(statuses)],
                 created_at=time,
                 updated_at=time,
                 version=2,
@@ -129,16 +133,18 @@ def incidents(number: int) -> list[Incident]:
 
 @contextmanager
 def table(stored: Sequence[Incident]) -> Iterator[None]:
-    """A table that holds these incidents."""
-    dynamodb: DynamoDBClient = boto3.client("dynamodb")
-    dynamodb.create_table(**template.load().table())
-    for start in range(0, len(stored), 25):
-        puts: list[WriteRequestTypeDef] = [
-            {"PutRequest": {"Item": store._item(incident)}} for incident in stored[start : start + 25]
-        ]
-        dynamodb.batch_write_item(RequestItems={template.TABLE: puts})
-    yield
-    dynamodb.delete_table(TableName=template.TABLE)
+    """Have the store ask a table that holds these incidents."""
+    with TemporaryDirectory() as folder:
+        lines = [json.dumps(store._item(incident), ensure_ascii=False) for incident in stored]
+        Path(folder, "incidents.jsonl").write_text("\n".join([*lines, ""]))
+        database = Database(Path(folder), template.load())
+        server = Server(database, port=0)
+        server.start()
+        store._dynamodb = store.connect(f"http://127.0.0.1:{server.port}")
+        yield
+        server.stop()
+        server.server_close()
+        database.close()
 
 
 def measured(api: Client, page: Page, stored: Sequence[Incident]) -> Cost:
@@ -164,35 +170,42 @@ def measured(api: Client, page: Page, stored: Sequence[Incident]) -> Cost:
     return Cost(len(queries), sum(queries))
 
 
-def on_paper(page: Page, shards: int = 1) -> Cost:
-    """What the page costs where every partition holds more than a page: each reads one more than the page shows."""
+def on_paper(page: Page) -> Cost:
+    """What the page costs with one shard where each partition that holds incidents has more than the page."""
+    wanted = page.limit + 1
+    share = min(wanted, wanted // len(page.statuses) + store.SPARE)
     of_each_status = {incident.status: size(store._item(incident)) for incident in incidents(len(EVERY))}
-    queries = [read_units((page.limit + 1) * of_each_status[status]) for status in page.statuses] * shards
-    return Cost(len(queries), sum(queries))
+    full = [status for status in page.statuses if status in page.stored]
+    read = [share * of_each_status[status] if status in full else 0 for status in page.statuses]
+    if share * len(full) < wanted:
+        read += [(wanted - share * len(full)) * of_each_status[status] for status in full]
+    return Cost(len(read), sum(map(read_units, read)))
 
 
 def measure_pages(api: Client) -> dict[str, dict[int, Cost]]:
     """Each page's cost by the number of incidents, where there are enough of them for it."""
     costs: dict[str, dict[int, Cost]] = {page.name: {} for page in PAGES}
     for number in SIZES:
-        stored = incidents(number)
-        with table(stored):
-            for page in PAGES:
-                if page.limit * page.number <= number:
-                    costs[page.name][number] = measured(api, page, stored)
+        for statuses in {page.stored for page in PAGES}:
+            stored = incidents(number, statuses)
+            with table(stored):
+                for page in PAGES:
+                    if page.stored == statuses and page.limit * page.number <= number:
+                        costs[page.name][number] = measured(api, page, stored)
     for page in PAGES:
         costs[page.name][ON_PAPER] = on_paper(page)
     return costs
 
 
-def measure_shards(api: Client) -> dict[int, Cost]:
-    """The cost of the first page by the number of shards."""
-    costs = {}
-    stored = incidents(ENOUGH_FOR_SHARDS)
-    for shards in SHARDS:
-        store.SHARDS = shards
-        with table(stored):
-            costs[shards] = measured(api, PAGES[0], stored)
+def measure_shards(api: Client) -> dict[str, dict[int, Cost]]:
+    """The cost of the first pages by the number of shards."""
+    costs: dict[str, dict[int, Cost]] = {page.name: {} for page in SHARDED}
+    for page in SHARDED:
+        stored = incidents(ENOUGH_FOR_SHARDS, page.stored)
+        for store.SHARDS in SHARDS:
+            with table(stored):
+                costs[page.name][store.SHARDS] = measured(api, page, stored)
+    store.SHARDS = 1
     return costs
 
 
@@ -226,7 +239,7 @@ def print_pages(costs: Mapping[str, Mapping[int, Cost]]) -> None:
     columns = [*SIZES, ON_PAPER]
     print("Read units (requests) of a page, by the number of incidents; 1 shard; * on paper")
     print(
-        f"{'':30}" + "".join(f"{number:>15,}{'*' * (number == ON_PAPER)}" for number in columns) + "    100,000 : 1,000"
+        f"{'':40}" + "".join(f"{number:>15,}{'*' * (number == ON_PAPER)}" for number in columns) + "    100,000 : 1,000"
     )
     for name, of_page in costs.items():
         cells = [of_page.get(number) for number in columns]
@@ -234,19 +247,20 @@ def print_pages(costs: Mapping[str, Mapping[int, Cost]]) -> None:
         first = min(of_page)
         ratio = of_page[100_000].read_units / of_page[first].read_units
         note = "" if first == SIZES[0] else f" (: {first:,})"
-        print(f"{name:30}" + "".join(f"{text:>15}" for text in texts) + f"{ratio:>16.2f}{note}")
+        print(f"{name:40}" + "".join(f"{text:>15}" for text in texts) + f"{ratio:>16.2f}{note}")
     worst = max(of_page[100_000].read_units / of_page[min(of_page)].read_units for of_page in costs.values())
     print(f"The largest ratio is {worst:.2f}; at most 1.05 is wanted.\n")
 
 
-def print_shards(costs: Mapping[int, Cost], writes: Sequence[Writes]) -> None:
+def print_shards(pages: Mapping[str, Mapping[int, Cost]], writes: Sequence[Writes]) -> None:
     print("What the index takes and what a page costs, by StatusShards")
-    print(f"{'':52}" + "".join(f"{shards:>10}" for shards in SHARDS))
+    print(f"{'':72}" + "".join(f"{shards:>12}" for shards in SHARDS))
     for row in writes:
         label = f"creates/s*, {row.name}, {row.bytes:,} B, {row.write_units} WU"
-        print(f"{label:52}" + "".join(f"{creates:>10,}" for creates in row.creates.values()))
-    print(f"{'read units, first page of 50':52}" + "".join(f"{cost.read_units:>10g}" for cost in costs.values()))
-    print(f"{'requests, first page of 50':52}" + "".join(f"{cost.requests:>10}" for cost in costs.values()))
+        print(f"{label:72}" + "".join(f"{creates:>12,}" for creates in row.creates.values()))
+    for name, costs in pages.items():
+        cells = [f"{cost.read_units:g} ({cost.requests})" for cost in costs.values()]
+        print(f"{f'{name}: read units (requests)':72}" + "".join(f"{cell:>12}" for cell in cells))
     print(
         f"* On paper: {PARTITION_WRITES:,} write units a second for each partition of the index, all creates in one status."
         " A change of status is a delete in one partition and a put in another: where every incident leaves its first"
@@ -270,7 +284,7 @@ def _draw_pages(axes: "Axes", pages: Mapping[str, Mapping[int, Cost]]) -> None:
     scan = [read_units(number * size(item)) for number in columns]
     axes.plot(columns, scan, color="0.6", linestyle="--", label="a Scan instead*")
     # The pages of 50 cost the same: the mark of the one shows around the mark of the other.
-    for (name, of_page), marker, width in zip(pages.items(), "os^D", (10, 5, 6, 5), strict=True):
+    for (name, of_page), marker, width in zip(pages.items(), "osv^D", (10, 5, 8, 6, 5), strict=True):
         units = [cost.read_units for cost in of_page.values()]
         axes.plot(list(of_page), units, marker=marker, markersize=width, label=f"{name}: {units[-1]:g}")
     axes.set(xscale="log", yscale="log", ylim=(0.3, 3e7), xlabel="incidents in the table")
@@ -300,8 +314,8 @@ def _draw_writes(axes: "Axes", writes: Sequence[Writes]) -> None:
 
 
 def main() -> None:
-    api = Client(Gateway())
-    with moto.mock_aws():
+    with Path(os.devnull).open("w") as log:
+        api = Client(Gateway(log))
         pages = measure_pages(api)
         shards = measure_shards(api)
     writes = index_writes()
@@ -313,7 +327,9 @@ def main() -> None:
         "pages": {
             name: {number: cost._asdict() for number, cost in of_page.items()} for name, of_page in pages.items()
         },
-        "first_page_by_shards": {number: cost._asdict() for number, cost in shards.items()},
+        "by_shards": {
+            name: {number: cost._asdict() for number, cost in of_page.items()} for name, of_page in shards.items()
+        },
         "index_writes": [row._asdict() for row in writes],
         "on_paper": ["index_writes", f"pages.*.{ON_PAPER}"],
     }
