@@ -66,7 +66,7 @@ class Proxy:
     @contextmanager
     def listening(self) -> Iterator[str]:
         """Serve; yield the address."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
+        server = _Server(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -80,6 +80,10 @@ class Proxy:
         with self._lock:
             self.asked += 1
             return next(self.script, None)
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the functions open up to 32 connections at once
 
 
 class _Connection(BaseHTTPRequestHandler):

@@ -257,10 +257,10 @@ def test_alerts_are_stored_all_or_sent_again(
     failed = Fault("failed", status=500, code="InternalServerError")
     # The first request asks for what is known; then 20 pass, and from there on each fails.
     proxy.script = itertools.chain([None] * 21, itertools.repeat(failed))
-    assert_problem(client.post("/alerts", json={"alerts": alerts}), 503)
+    assert_problem(client.post("/alerts", json={"alerts": alerts}, timeout=60), 503)
     assert proxy.asked < 100, "the rest is not even tried"
     proxy.script = iter(())
-    counts = client.post("/alerts", json={"alerts": alerts}).json()
+    counts = client.post("/alerts", json={"alerts": alerts}, timeout=60).json()
     assert counts["created"] + counts["unchanged"] == 100
     assert counts["created"] >= 80
     listed = [each["description"].partition("\n")[0] for each in client.get("/incidents?limit=100").json()]
