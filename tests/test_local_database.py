@@ -1,5 +1,6 @@
 """The database of the local run: the index that it keeps in order, its journal, and what moto answers for it."""
 
+import gc
 import importlib
 import json
 import resource
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from moto.dynamodb.models import dynamo_type as moto_types
 
 from infra.local.index import Index
 from infra.local.journal import Journal
@@ -198,6 +200,20 @@ def test_what_the_index_does_not_answer_is_found_in_all_items(database: str) -> 
     for number in (1, 2):
         client.delete_item(TableName=TABLE, Key=key(number))
     assert client.scan(TableName=TABLE)["Count"] == 0
+
+
+def test_no_item_is_kept_in_memory_as_an_object(database: str) -> None:
+    def alive() -> int:
+        return sum(isinstance(each, moto_types.Item) for each in gc.get_objects())
+
+    client = boto3.client("dynamodb", endpoint_url=database)
+    before = alive()
+    for number in range(5):
+        client.put_item(TableName=TABLE, Item=item(number))
+        client.get_item(TableName=TABLE, Key=key(number))
+        client.scan(TableName=TABLE)
+        client.delete_item(TableName=TABLE, Key=key(number))
+    assert alive() == before
 
 
 # ---- the journal

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from moto.core.model_instances import reset_model_data
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
@@ -81,6 +82,7 @@ class Database:
                 self._keep(ids[0])
         finally:
             self._table.items.clear()
+            reset_model_data()  # a list in which moto keeps every item that it has ever made, or copied for a response
         return response
 
     def _keep(self, id: str) -> None:
