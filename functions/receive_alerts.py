@@ -146,7 +146,6 @@ def _read(value: object) -> Alert | ValidationError:
 
 
 _EXAMPLE: "JsonDict" = {
-    "status": "firing",
     "alerts": [
         {
             "status": "firing",

@@ -171,6 +171,13 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         "AuthorizeFunction": [
             {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": {"Fn::GetAtt": "KeysTable.Arn"}}
         ],
+        "ReceiveAlertsFunction": [
+            {
+                "Effect": "Allow",
+                "Action": ["dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+                "Resource": table,
+            }
+        ],
         "ReceiveTelegramFunction": [
             {
                 "Effect": "Allow",
@@ -191,12 +198,21 @@ def test_each_function_may_do_what_it_does_and_nothing_else() -> None:
         assert TEMPLATE.Resources[role].Condition == TEMPLATE.Resources[name].Condition
 
 
-def test_an_integration_is_deployed_only_where_its_parameter_asks_for_it() -> None:
-    assert {route.path for route in ROUTES} - {route.path for route in TEMPLATE.routes()} == {"/telegram"}
-    assert set(TEMPLATE.functions(**INTEGRATIONS)) - set(TEMPLATE.functions()) == {"ReceiveTelegramFunction"}
-    assert {route.path for route in TEMPLATE.routes(TelegramChats="1")} - {
-        route.path for route in TEMPLATE.routes()
-    } == {"/telegram"}
+@pytest.mark.parametrize(
+    ("parameters", "route", "function"),
+    [
+        ({"Alerts": "enabled"}, "POST /alerts", "ReceiveAlertsFunction"),
+        ({"TelegramChats": "1"}, "POST /telegram", "ReceiveTelegramFunction"),
+    ],
+)
+def test_an_integration_is_deployed_only_where_its_parameter_asks_for_it(
+    parameters: dict[str, str], route: str, function: str
+) -> None:
+    def deployed(**parameters: str) -> set[str]:
+        return {each.key for each in TEMPLATE.routes(**parameters)} | set(TEMPLATE.functions(**parameters))
+
+    assert deployed(**parameters) - deployed() == {route, function}
+    assert {route, function} <= deployed(**INTEGRATIONS)
 
 
 def test_the_index_holds_every_field_of_an_incident() -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from botocore.config import Config
 
+import receive_alerts
 import store
 from api import MAX_BODY
 from incident import Incident
@@ -33,6 +34,8 @@ OF_THE_GATEWAY = {"401", "403", "429", "500", "504"}
 
 LISTS = b'{"update_id": 1, "message": {"message_id": 1, "chat": {"id": 4567}, "from": {"id": 1}, "text": "/incidents"}}'
 
+ALERTS = b'{"alerts": [{"status": "firing", "fingerprint": "1", "startsAt": "2026-11-24T02:17:50Z"}]}'
+
 CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("create_incident", "201"): (JSON, NEW, ""),
     ("create_incident", "400"): (JSON, b"{", ""),
@@ -53,6 +56,12 @@ CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("get_history", "404"): ({}, b"", "9"),
     ("get_history", "422"): ({}, b"", "?x=1"),
     ("get_history", "503"): ({}, b"", ""),
+    ("receive_alerts", "200"): (JSON, ALERTS, ""),
+    ("receive_alerts", "400"): (JSON, b"{", ""),
+    ("receive_alerts", "413"): (JSON, ALERTS.ljust(receive_alerts.MAX_BODY + 1), ""),
+    ("receive_alerts", "415"): ({"Content-Type": "text/plain"}, ALERTS, ""),
+    ("receive_alerts", "422"): (JSON, b"{}", ""),
+    ("receive_alerts", "503"): (JSON, ALERTS, ""),
     ("receive_telegram", "200"): (JSON, LISTS, ""),
     ("receive_telegram", "400"): (JSON, b"{", ""),
     ("receive_telegram", "413"): (JSON, LISTS.ljust(MAX_BODY + 1), ""),
