@@ -13,6 +13,8 @@ Which episode a report belongs to is decided by its times:
 Reports may therefore be repeated, late or out of order. `store.Episode` is what is remembered of an alert.
 """
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
