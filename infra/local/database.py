@@ -1,4 +1,4 @@
-"""A DynamoDB that forgets nothing: moto's, with a journal of every acknowledged write and an index that is kept in order."""
+"""A DynamoDB on this machine: moto's, with a journal that keeps every write and an index that makes lists cheap."""
 
 import json
 from collections.abc import Iterable
@@ -35,8 +35,9 @@ _SIGNED = f"AWS4-HMAC-SHA256 Credential=local/20250101/{_REGION}/dynamodb/aws4_r
 class Database:
     """A WSGI application that speaks DynamoDB's protocol, with one table, the template's.
 
-    The items are kept as the journal's lines. moto, whose items take ten times the memory, gets those that a request is
-    about, and evaluates its conditions and updates. A write is in the journal before it is acknowledged.
+    The items are kept as the journal's lines. For each request, moto gets the items that it concerns and evaluates conditions
+    and updates; its own objects of all items would take ten times the memory. A write is in the journal before it is
+    acknowledged.
     """
 
     def __init__(self, data: Path, template: Template) -> None:
@@ -66,7 +67,7 @@ class Database:
         return response(environ, start_response)
 
     def close(self) -> None:
-        """Leave the data folder to others."""
+        """Release the data folder."""
         self._journal.close()
 
     def _answer(self, operation: str, body: bytes) -> Response:
@@ -86,7 +87,7 @@ class Database:
         return response
 
     def _keep(self, id: str) -> None:
-        """Take over from moto what a write has made of an item."""
+        """Take over from moto how a write has left an item."""
         key = DynamoType({"S": id})
         stored = self._table.get_item(key)
         item = stored.to_json()["Attributes"] if stored else {"id": {"S": id}}

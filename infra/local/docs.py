@@ -1,4 +1,4 @@
-"""The interactive documentation beside the local API: /docs, to which / leads, and /openapi.json. On AWS there is neither."""
+"""The interactive documentation of the local run: /docs, to which / redirects, and /openapi.json. AWS has none of them."""
 
 import json
 from importlib import resources
@@ -23,7 +23,7 @@ _PAGE = """<!doctype html>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 <style>
-  /* Swagger UI's tables are wider than a telephone. */
+  /* Swagger UI's tables are wider than a phone's screen. */
   @media (max-width: 640px) {
     .swagger-ui .wrapper { padding: 0 8px; }
     .swagger-ui .response-col_links { display: none; }
@@ -45,7 +45,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-# The page asks nothing of any other host, even if a later Swagger UI wants to.
+# The page loads nothing from other hosts, even if a later version of Swagger UI tries to.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self' data:",
     "Cache-Control": "no-cache",
@@ -53,7 +53,7 @@ _HEADERS = {
 
 
 def page(path: str) -> Response | None:
-    """What the documentation has under this path; None if it is not of the documentation."""
+    """The response to GET of this path; None for a path that is not part of the documentation."""
     if path == "/":
         return Response(status=302, headers={"Location": "/docs"})
     if path in ("/docs", "/docs/"):

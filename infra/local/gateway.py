@@ -57,11 +57,11 @@ Handler = Callable[[dict[str, object], Context], dict[str, object]]
 
 
 class FunctionFailed(Exception):
-    """Lambda would report an error of the function: the gateway answers 500."""
+    """On AWS, Lambda would report a function error: the gateway answers 500."""
 
 
 class Gateway:
-    """A WSGI application that answers with the functions. A changed file is taken up by the next request."""
+    """A WSGI application that calls the functions. A file that has changed is reloaded for the next request."""
 
     def __init__(self, log: TextIO | None = None, /, **parameters: str) -> None:
         """Give the functions the environment that the template declares for these parameters of the stack.
@@ -93,12 +93,12 @@ class Gateway:
                 return self._answer(request)
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
-        except ClientDisconnected:  # or this server stops, and the rest of the body has not arrived
+        except ClientDisconnected:  # or the server stops before all of the body has arrived
             return _message(503, "Service Unavailable")
         except FunctionFailed as error:
             log.error("%s", error)
             return _message(500, "Internal Server Error")
-        except Exception:  # as on AWS, where Lambda and the gateway answer for every exception of a function
+        except Exception:  # as on AWS, where Lambda and the gateway handle every exception that leaves a function
             log.exception("%s %s failed", request.method, request.path)
             return _message(500, "Internal Server Error")
 

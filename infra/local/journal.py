@@ -1,4 +1,4 @@
-"""The incidents on disk: a file with a line for every write, the only thing that outlives the program."""
+"""The incidents on disk: a file with a line for every write."""
 
 import fcntl
 import json
@@ -18,24 +18,24 @@ class DataFolderError(Exception):
 class Journal:
     """`incidents.jsonl` in the data folder, which one process at a time can have.
 
-    A line is an item as a write has left it, in DynamoDB's JSON, or its key alone if the item is gone. The last line of an
-    item counts. A last line that is incomplete is removed: its write was never acknowledged. Where most lines are outdated,
-    the file is replaced with one that has the others only.
+    A line holds an item after a write, in DynamoDB's JSON, or only its key if the write deleted it. The last line of an item
+    counts. At the start, an incomplete last line is removed (its write was never acknowledged), and a file whose lines are
+    mostly outdated is replaced with one that has only the current ones.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "incidents.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # The folder is locked, and not the file, which may be replaced; and before that is opened, for the same reason.
             self._folder = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file: BinaryIO = self._path.open("a+b")
             os.fsync(self._folder)
-        except OSError as error:
-            raise DataFolderError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataFolderError(f"The data folder {folder} is in use by another run.") from error
+        except OSError as error:
+            raise DataFolderError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
         self.items: dict[str, bytes] = {}
         """The lines of the items that there were at the start, by id."""
         written = self._read()
@@ -43,7 +43,7 @@ class Journal:
             self._compact()
 
     def append(self, line: bytes) -> None:
-        """Put a line on the disk. Where that fails the process ends at once: the next response could acknowledge a lost write."""
+        """Write a line to the disk. If that fails the process ends at once: its next response could acknowledge a lost write."""
         try:
             self._file.write(line)
             self._file.flush()
@@ -53,7 +53,7 @@ class Journal:
             os._exit(1)
 
     def close(self) -> None:
-        """Leave the data folder to others."""
+        """Release the data folder."""
         self._file.close()
         os.close(self._folder)
 
@@ -93,7 +93,7 @@ class Journal:
             log.warning("%s keeps its outdated lines: %s.", self._path, error.strerror)
             compact.unlink(missing_ok=True)
             return
-        # From here on there is no way back: what is appended to the new file must be found under the name.
+        # No fallback from here on: an append to a file that the folder may not show after a crash would be lost.
         try:
             compact.replace(self._path)
             os.fsync(self._folder)

@@ -15,7 +15,7 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def run(port: int, data: Path, parameters: dict[str, str]) -> None:
-    """Serve until SIGINT or SIGTERM. Whatever prevents it is told in one line, with exit status 1."""
+    """Serve until SIGINT or SIGTERM. If that is not possible, print the reason in one line and exit with status 1."""
     environment.isolate()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("infra.local").setLevel(logging.INFO)
@@ -30,7 +30,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
-    # Only this thread takes signals, and only when it waits for them: no line of the program is interrupted by one.
+    # From here on signals wait for sigwait: none interrupts a request, or a line of this program.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     database.start()
     server.start()

@@ -1,4 +1,4 @@
-"""HTTP on this machine: a server that stops without cutting off a request that it has begun to answer."""
+"""An HTTP server for this machine, which can be stopped without cutting off a request."""
 
 import socket
 from contextlib import suppress
@@ -28,7 +28,7 @@ class Server(ThreadedWSGIServer):
     daemon_threads = False  # server_close, which ends serve_forever, waits for the requests' threads
 
     def __init__(self, app: "WSGIApplication", port: int, host: str = HOST) -> None:
-        """Listen on this port, 0 for a free one, of one address alone. Raises `OSError` if the port cannot be used."""
+        """Listen on this port, 0 for a free one, of this address only. Raises `OSError` if the port cannot be used."""
         with socket.create_server((host, port), backlog=128) as listening:
             # werkzeug listens on a duplicate. If it opened the port itself, it would print its own words about a busy one.
             super().__init__(host, port, app, _Connection, fd=listening.fileno())
@@ -39,7 +39,7 @@ class Server(ThreadedWSGIServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more connections, answer the requests that have arrived, close the connections without one."""
+        """Accept no more connections, finish the requests that have arrived, and close connections that have sent none."""
         self.shutdown()
         for connection in list(self._open):
             with suppress(OSError):  # closed in the meantime
