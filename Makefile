@@ -38,13 +38,17 @@ sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's conta
 database: .venv/for-run  ## the database alone, for a sam local start-api of your own
 	@$(python) -m infra.local.sam --sam "" --data "$(DATA)"
 
-pytest := -m slipcover --source functions --branch --skip-covered --fail-under 100 -m pytest --numprocesses 2 --dist loadfile
+# In two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes.
+define run_tests
+$(1) -m slipcover --source functions --branch --json --out .coverage.json -m pytest --numprocesses 2 --dist loadfile
+$(1) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 100
+endef
 
 test: .venv/for-all  ## run the tests, and measure how much of the functions they cover
-	$(python) $(pytest)
+	$(call run_tests,$(python))
 
 test-runtime: runtime .venv-runtime/for-all  ## the same on Python 3.13, the functions' runtime
-	$(runtime_python) $(pytest)
+	$(call run_tests,$(runtime_python))
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	$(python) -m pytest --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
