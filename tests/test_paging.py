@@ -1,6 +1,7 @@
 """A list, page by page, against a plain list in memory: whatever happens meanwhile, however the index is cut up."""
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ class Query(NamedTuple):
 
     partition: str
     items: int
+    thread: int
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def queries() -> Iterator[list[Query]]:
         context["partition"] = str(params["ExpressionAttributeValues"][":shard"])
 
     def answered(parsed: QueryOutputTypeDef, context: dict[str, str], **_: object) -> None:
-        made.append(Query(context["partition"], parsed["Count"]))
+        made.append(Query(context["partition"], parsed["Count"], threading.get_ident()))
 
     events = store._dynamodb.meta.events
     events.register("before-parameter-build.dynamodb.Query", asked)
@@ -299,3 +301,16 @@ def test_a_list_of_one_status_alone_takes_one_round_more(api: httpx.Client, load
     assert [each["id"] for each in listed] == [each.id for each in stored[:50]]
     assert len(asked) > 4 * number
     assert max(Counter(query.partition for query in asked).values()) == 2
+
+
+@pytest.mark.parametrize(("number", "threads"), [(1, {1}), (16, {2, 3, 4})])
+@pytest.mark.usefixtures("shards")
+def test_few_queries_take_turns_and_many_are_made_four_at_a_time(
+    api: httpx.Client, load: Load, number: int, threads: set[int]
+) -> None:
+    """Every thread has a connection of its own, and each connection loads all root certificates."""
+    store.SHARDS = number
+    load([*Status] * 50)
+    with queries() as asked:
+        assert len(api.get("/incidents").json()) == 50
+    assert len({query.thread for query in asked}) in threads
