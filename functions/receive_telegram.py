@@ -35,7 +35,10 @@ from incident import (
 )
 from telegram_messages import Words
 
-app = Api()
+MAX_BODY = 1024 * 1024
+"""Bytes. Updates are far smaller: a message has 4,096 characters and 100 links. One that is refused would be repeated in vain."""
+
+app = Api(MAX_BODY)
 handler = app.resolve
 
 CHATS = set(os.environ["TELEGRAM_CHATS"].split(","))

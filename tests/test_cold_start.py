@@ -53,6 +53,12 @@ def test_importing_a_function_loads_nothing_heavy(function: str) -> None:
     assert not HEAVY & loaded_by(function)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS.values())
+def test_importing_a_function_loads_nothing_of_another(function: str) -> None:
+    others = {module: module for module in FUNCTIONS.values()} | {"telegram_messages": "receive_telegram"}
+    assert not {module for module, owner in others.items() if owner != function} & loaded_by(function)
+
+
 def test_importing_the_authorizer_loads_botocore_alone() -> None:
     assert not {"aws_lambda_powertools", "boto3", "pydantic"} & loaded_by("authorize")
 

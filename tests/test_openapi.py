@@ -10,6 +10,7 @@ import pytest
 from botocore.config import Config
 
 import receive_alerts
+import receive_telegram
 import store
 from api import MAX_BODY
 from incident import Incident
@@ -64,7 +65,7 @@ CASES: dict[tuple[str, str], tuple[dict[str, str], bytes, str]] = {
     ("receive_alerts", "503"): (JSON, ALERTS, ""),
     ("receive_telegram", "200"): (JSON, LISTS, ""),
     ("receive_telegram", "400"): (JSON, b"{", ""),
-    ("receive_telegram", "413"): (JSON, LISTS.ljust(MAX_BODY + 1), ""),
+    ("receive_telegram", "413"): (JSON, LISTS.ljust(receive_telegram.MAX_BODY + 1), ""),
     ("receive_telegram", "415"): ({"Content-Type": "text/plain"}, LISTS, ""),
     ("receive_telegram", "422"): (JSON, b"[]", ""),
     ("receive_telegram", "503"): (JSON, LISTS, ""),

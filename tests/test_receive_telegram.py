@@ -129,6 +129,17 @@ def test_what_follows_the_command_is_the_report(api: httpx.Client, chat: Chat, t
     assert [incident["description"] for incident in listed(api)] == [description]
 
 
+def test_a_report_full_of_links_is_taken(api: httpx.Client, chat: Chat) -> None:
+    links = [
+        types.MessageEntity(type="text_link", offset=10 + number, length=1, url=f"https://example.com/{'x' * 2000}")
+        for number in range(100)
+    ]
+    update = chat.message("/incident " + "x" * 4086, fields={"entities": links})
+    assert len(body(update)) > 128 * 1024
+    sent(deliver(api, update))
+    assert len(listed(api)) == 1
+
+
 @pytest.mark.parametrize("attached", [{"photo": PHOTO}, {"document": DOCUMENT}], ids=["photo", "document"])
 def test_a_caption_that_begins_with_the_command_is_a_report(
     api: httpx.Client, chat: Chat, attached: dict[str, object]

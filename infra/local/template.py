@@ -152,6 +152,10 @@ class Template(BaseModel):
         declared = {key: value for key, value in self.Resources[name].Properties.items() if key in asked}
         return cast("CreateTableInputTypeDef", {"TableName": name} | declared)
 
+    def holds(self, condition: str, **parameters: str) -> bool:
+        """Whether a condition of the template is true."""
+        return self._holds(condition, parameters)
+
     def _holds(self, condition: JsonValue, parameters: Mapping[str, str]) -> bool:
         """Evaluate a condition: a name, or an intrinsic function of conditions."""
         match condition:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import boto3
 import httpx
@@ -19,6 +20,7 @@ import yaml
 from botocore.config import Config
 from pydantic import BaseModel, Field, JsonValue
 
+from infra.local import template
 from infra.local.sam import ARCHITECTURE
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +95,25 @@ class Processed(BaseModel):
         return {name: each.Properties for name, each in self.Resources.items() if each.Type == type}
 
 
+def _decided(value: JsonValue, conditions: dict[str, bool]) -> JsonValue:
+    """A part of a template without `Fn::If`, and without the resources whose condition is false."""
+    match value:
+        case {"Fn::If": [str(condition), then, otherwise]}:
+            return _decided(then if conditions[condition] else otherwise, conditions)
+        case dict():
+            decided = {name: _decided(each, conditions) for name, each in value.items() if _exists(each, conditions)}
+            return {name: each for name, each in decided.items() if each != {"Ref": "AWS::NoValue"}}
+        case list():
+            return [_decided(each, conditions) for each in value]
+        case _:
+            return value
+
+
+def _exists(resource: JsonValue, conditions: dict[str, bool]) -> bool:
+    condition = resource.get("Condition") if isinstance(resource, dict) else None
+    return conditions[condition] if isinstance(condition, str) else True
+
+
 @dataclass
 class Aws:
     """The emulated AWS, with a stack."""
@@ -164,9 +185,17 @@ class Aws:
         self.cloudformation.get_waiter("stack_update_complete").wait(StackName=self.stack, WaiterConfig={"Delay": 1})
 
     def processed(self) -> Processed:
-        """The deployed template."""
-        template = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")
-        return Processed.model_validate(template["TemplateBody"])
+        """The deployed template, its conditions decided by the stack's parameters."""
+        deployed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")
+        declared = template.load()
+        conditions = {name: declared.holds(name, **self.parameters) for name in declared.Conditions}
+        return Processed.model_validate(_decided(cast("JsonValue", deployed["TemplateBody"]), conditions))
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The values of the stack's parameters."""
+        (stack,) = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"]
+        return {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
 
     def output(self, name: str) -> str:
         """An output of the stack."""

@@ -327,24 +327,14 @@ ACTIONS: dict[str, dict[str, JsonValue]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("role", "table", "allowed"),
-    [
-        ("CreateIncidentRole", "TableName", {"PutItem"}),
-        ("ReadIncidentsRole", "TableName", {"GetItem", "Query index"}),
-        ("UpdateIncidentRole", "TableName", {"UpdateItem"}),
-        ("AuthorizeRole", "KeysTableName", {"GetItem"}),
-    ],
-)
-def test_a_role_allows_its_own_actions_on_its_table_and_no_others(
-    deployed: Aws, role: str, table: str, allowed: set[str]
-) -> None:
-    arn = deployed.iam.get_role(RoleName=deployed.resource(role))["Role"]["Arn"]
-    sts = boto3.client("sts", endpoint_url=deployed.endpoint)
+def allowed_actions(aws: Aws, role: str) -> dict[str, set[str]]:
+    """What a role of the stack may do with each of its tables, by their outputs, and with another table."""
+    arn = aws.iam.get_role(RoleName=aws.resource(role))["Role"]["Arn"]
+    sts = boto3.client("sts", endpoint_url=aws.endpoint)
     assumed = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
     dynamodb = boto3.client(
         "dynamodb",
-        endpoint_url=deployed.endpoint,
+        endpoint_url=aws.endpoint,
         aws_access_key_id=assumed["AccessKeyId"],
         aws_secret_access_key=assumed["SecretAccessKey"],
         aws_session_token=assumed["SessionToken"],
@@ -358,11 +348,25 @@ def test_a_role_allows_its_own_actions_on_its_table_and_no_others(
             return error.response["Error"]["Code"] != "AccessDeniedException"
         return True
 
-    for name in (deployed.table, deployed.output("KeysTableName"), "another-table"):
-        assert {action for action in ACTIONS if may(action, name)} == (
-            allowed if name == deployed.output(table) else set()
-        )
-    deployed.dynamodb.delete_item(TableName=deployed.table, Key={"id": {"S": "1"}})
+    tables = {name: aws.output(name) for name in ("TableName", "KeysTableName")} | {"": "another-table"}
+    allowed = {name: {action for action in ACTIONS if may(action, table)} for name, table in tables.items()}
+    aws.dynamodb.delete_item(TableName=aws.table, Key={"id": {"S": "1"}})
+    return allowed
+
+
+@pytest.mark.parametrize(
+    ("role", "table", "allowed"),
+    [
+        ("CreateIncidentRole", "TableName", {"PutItem"}),
+        ("ReadIncidentsRole", "TableName", {"GetItem", "Query index"}),
+        ("UpdateIncidentRole", "TableName", {"UpdateItem"}),
+        ("AuthorizeRole", "KeysTableName", {"GetItem"}),
+    ],
+)
+def test_a_role_allows_its_own_actions_on_its_table_and_no_others(
+    deployed: Aws, role: str, table: str, allowed: set[str]
+) -> None:
+    assert allowed_actions(deployed, role) == {"TableName": set(), "KeysTableName": set(), "": set(), table: allowed}
 
 
 # ---- what is deployed, as far as the emulator does not act on it
@@ -374,7 +378,7 @@ def test_the_stack_is_three_functions_an_authorizer_and_what_they_need(processed
         "AWS::ApiGatewayV2::Stage": 1,
         "AWS::Lambda::Function": 4,
         "AWS::Lambda::LayerVersion": 1,
-        "AWS::Lambda::Permission": 1 + len(template.load().routes()),
+        "AWS::Lambda::Permission": 2 + len(template.load().routes()),
         "AWS::DynamoDB::Table": 2,
         "AWS::IAM::Role": 4,
         "AWS::IAM::ManagedPolicy": 1,
@@ -407,12 +411,20 @@ def test_the_gateway_may_call_each_function_for_its_routes_alone(processed: Proc
 
 
 def test_the_gateway_may_call_the_authorizer(processed: Processed) -> None:
-    (permission,) = (
+    permissions = [
         permission
         for permission in processed.of("AWS::Lambda::Permission").values()
         if permission["FunctionName"] == {"Fn::GetAtt": ["AuthorizeFunction", "Arn"]}
-    )
-    assert "${__ApiId__}/authorizers/*" in json.dumps(permission["SourceArn"])
+    ]
+    assert len(permissions) == 2  # for each header
+    assert all("${__ApiId__}/authorizers/*" in json.dumps(permission["SourceArn"]) for permission in permissions)
+
+
+def test_the_functions_that_are_always_there_do_without_the_modules_of_the_integrations(deployed: Aws) -> None:
+    for function in FUNCTIONS:
+        package = {path.stem for path in (deployed.folder / "build" / function).glob("*.py")}
+        assert "authorize" in package
+        assert not package & {"receive_alerts", "receive_telegram", "telegram_messages"}
 
 
 def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Processed) -> None:
