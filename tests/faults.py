@@ -69,11 +69,13 @@ class Proxy:
         server = _Server(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        self.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            self.over.set()
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     def next_fault(self) -> Fault | None:
         """What befalls the request that has just come."""

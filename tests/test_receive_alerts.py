@@ -1,10 +1,12 @@
 """POST /alerts: what Alertmanager and Grafana send becomes incidents."""
 
 import json
+import re
 from typing import cast
 
 import httpx
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
@@ -19,6 +21,7 @@ from tests.test_events import call
 
 Json = dict[str, JsonValue]
 
+PAGE = (ROOT / "infra" / "integrations.md").read_text()
 RECORDED = ROOT / "tests" / "alertmanager"
 """Bodies that Alertmanager 0.25 sent to a webhook; a list has the deliveries in their order."""
 
@@ -113,59 +116,64 @@ def test_recorded_deliveries_end_as_they_should_even_if_each_comes_twice(
 GRAFANA: Json = {
     "receiver": "incidents",
     "status": "firing",
+    "orgId": 1,
     "alerts": [
         {
             "status": "firing",
             "labels": {
-                "alertname": "High memory usage",
+                "alertname": "Мало самокатов",
                 "grafana_folder": "Парк",
-                "__alert_rule_uid__": "fe2n6ul9x9c74a",
-                "zone": "us-1",
+                "__alert_rule_uid__": "4567",
+                "point": "12",
             },
-            "annotations": {
-                "description": "The system has high memory usage",
-                "runbook_url": "https://runbooks.example/1",
-            },
-            "startsAt": "2025-10-12T09:51:03.157076+02:00",
+            "annotations": {"description": "Свободно 2 самоката", "runbook_url": "https://wiki.example/scooters"},
+            "startsAt": "2026-11-24T12:30:00.157076+03:00",
             "endsAt": "0001-01-01T00:00:00Z",
-            "generatorURL": "https://grafana.example/alerting/1afz29v7z/edit",
-            "fingerprint": "c6eadffa33fcdf37",
-            "silenceURL": "https://grafana.example/alerting/silence/new?alertmanager=grafana",
+            "generatorURL": "https://grafana.example/alerting/grafana/4567/view",
+            "fingerprint": "0fd4a3b2c1907e65",
+            "silenceURL": "https://grafana.example/alerting/silence/new",
             "dashboardURL": "",
             "panelURL": "",
-            "values": {"B": 44.23943737541908, "C": 1},
-            "valueString": "[ metric='' labels={} value=14151.331895396988 ]",
-            "orgId": 1,
+            "values": {"A": 2, "B": 0.5},
+            "valueString": "[ var='A' value=2 ]",
         }
     ],
     "groupLabels": {},
-    "commonLabels": {"alertname": "High memory usage"},
+    "commonLabels": {"alertname": "Мало самокатов"},
     "commonAnnotations": {},
     "externalURL": "https://grafana.example/",
-    "appVersion": "12.2.0",
     "version": "1",
-    "groupKey": '{}:{alertname="High memory usage"}',
+    "groupKey": "{}:{}",
     "truncatedAlerts": 0,
-    "orgId": 1,
-    "title": "[FIRING:1]  (High memory usage)",
+    "title": "[FIRING:1] Мало самокатов",
     "state": "alerting",
     "message": "**Firing**",
 }
-"""Of the shape that Grafana documents.
+"""The fields that Grafana documents.
 
 https://grafana.com/docs/grafana/latest/alerting/configure-notifications/manage-contact-points/integrations/webhook-notifier/
 """
 
 
-def test_grafanas_webhook_is_taken_too(api: httpx.Client) -> None:
-    assert api.post("/alerts", json=GRAFANA).json() == {"created": 1, "resolved": 0, "unchanged": 0}
+def test_grafana_reports_with_the_contact_point_that_the_page_shows(api: httpx.Client) -> None:
+    section = PAGE.partition("\n## Grafana\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    ((receiver,),) = (point["receivers"] for point in yaml.safe_load(block)["contactPoints"])
+    settings = receiver["settings"]
+    assert (receiver["type"], receiver["disableResolveMessage"], settings["maxAlerts"]) == ("webhook", False, 0)
+    key = settings["authorization_credentials"].replace("$INCIDENT_API_KEY", "inc_")
+    headers = {"Authorization": f"{settings['authorization_scheme']} {key}"}
+    assert headers == {"Authorization": "Bearer inc_"}
+    url = httpx.URL(settings["url"].replace("…", "api.example"))
+    response = api.request(settings["httpMethod"], url.path, json=GRAFANA, headers=headers)
+    assert response.json() == {"created": 1, "resolved": 0, "unchanged": 0}
     (incident,) = api.get("/incidents").json()
     assert incident["description"].splitlines() == [
-        "High memory usage",
-        "The system has high memory usage",
+        "Мало самокатов",
+        "Свободно 2 самоката",
         "grafana_folder: Парк",
-        "zone: us-1",
-        "https://grafana.example/alerting/1afz29v7z/edit",
+        "point: 12",
+        "https://grafana.example/alerting/grafana/4567/view",
     ]
 
 

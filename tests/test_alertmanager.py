@@ -1,0 +1,181 @@
+"""The real Alertmanager reports to the API: to `make run`, and to the functions with a DynamoDB that fails for a while.
+
+tests/e2e/test_aws.py has it report to the emulated AWS.
+"""
+
+import itertools
+import json
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+import store
+from infra.local.gateway import Gateway
+from infra.openapi import INTEGRATIONS
+from tests import real_alertmanager
+from tests.conftest import LocalRun, http_client
+from tests.faults import Fault, Proxy
+from tests.real_alertmanager import Alertmanager, alert, until
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+pytestmark = real_alertmanager.needed
+
+
+class Api:
+    """An API that Alertmanager reports to, and what it has been sent, by its log."""
+
+    def __init__(self, client: httpx.Client, log: Path) -> None:
+        self.client = client
+        self.log = log
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url.join("/alerts"))
+
+    def deliveries(self, status: int = 200) -> int:
+        """How many requests of Alertmanager's have had a response with this status."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [(line["route"], line["status_code"]) for line in lines].count(("POST /alerts", status))
+
+    def wait_for_deliveries(self, status: int = 200) -> None:
+        """Wait until Alertmanager has sent everything again, with what has been reported to it until now."""
+        # The first of these may have been under way.
+        enough = self.deliveries(status) + 2
+        until(lambda: self.deliveries(status) >= enough, f"deliveries that are answered with {status}")
+
+    def incidents(self, group: str) -> list[dict[str, str]]:
+        """The incidents of a group of alerts, oldest first."""
+        incidents = self.client.get("/incidents?limit=100").json()
+        return [each for each in reversed(incidents) if f"group: {group}\n" in each["description"]]
+
+    def histories(self, group: str) -> list[list[str]]:
+        """The statuses that each of them has had."""
+        paths = [f"/incidents/{each['id']}/history" for each in self.incidents(group)]
+        return [[entry["status"] for entry in self.client.get(path).json()] for path in paths]
+
+    def wait_for_histories(self, group: str, *histories: list[str]) -> None:
+        until(lambda: self.histories(group) == list(histories), f"{histories}, but {self.histories(group)}")
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """`make run PARAMETERS="Alerts=enabled"`."""
+    run = LocalRun(tmp_path_factory.mktemp("local") / "data", "--parameters", "Alerts=enabled")
+    yield Api(run.client, run.data / "functions.log")
+    run.stop(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def alertmanager(local: Api) -> Iterator[Alertmanager]:
+    """An Alertmanager that reports to it."""
+    with real_alertmanager.running(local.url) as alertmanager:
+        yield alertmanager
+
+
+@pytest.fixture
+def group() -> str:
+    """The name of a new group of alerts."""
+    return uuid.uuid4().hex
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
+def test_an_alert_fires_is_repeated_resolves_and_fires_again(
+    local: Api, alertmanager: Alertmanager, group: str
+) -> None:
+    first = ago(60)
+    alertmanager.post(alert(group, "4567", first))
+    local.wait_for_histories(group, ["open"])
+    (incident,) = local.incidents(group)
+    assert incident["description"].splitlines() == [
+        "Самокат не отвечает",
+        "alertname: ScooterOffline",
+        f"group: {group}",
+        "instance: 4567",
+        "http://prometheus.example/graph",
+    ]
+    local.wait_for_deliveries()
+    alertmanager.post(alert(group, "4567", first, summary="Самокат не отвечает уже час"))
+    local.wait_for_deliveries()
+    assert local.incidents(group) == [incident]
+
+    alertmanager.post(alert(group, "4567", first, ends=ago(30)))
+    local.wait_for_histories(group, ["open", "resolved"])
+    alertmanager.post(alert(group, "4567", ago(10)))
+    local.wait_for_histories(group, ["open", "resolved"], ["open"])
+    local.wait_for_deliveries()
+    assert local.histories(group) == [["open", "resolved"], ["open"]]
+
+
+def test_an_incident_that_a_person_has_closed_stays_closed(local: Api, alertmanager: Alertmanager, group: str) -> None:
+    starts = ago(60)
+    alertmanager.post(alert(group, "1", starts), alert(group, "2", starts))
+    local.wait_for_histories(group, ["open"], ["open"])
+    for incident, status in zip(local.incidents(group), ["closed", "in_progress"], strict=True):
+        local.client.patch(f"/incidents/{incident['id']}", json={"status": status})
+    local.wait_for_deliveries()
+    assert local.histories(group) == [["open", "closed"], ["open", "in_progress"]]
+    alertmanager.post(alert(group, "1", starts, ends=ago(1)), alert(group, "2", starts, ends=ago(1)))
+    local.wait_for_histories(group, ["open", "closed"], ["open", "in_progress", "resolved"])
+
+
+def test_each_alert_of_a_large_group_is_an_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
+    starts = ago(60)
+    alertmanager.post(*(alert(group, str(number), starts) for number in range(50)))
+    local.wait_for_histories(group, *[["open"]] * 50)
+    local.wait_for_deliveries()
+    alertmanager.post(*(alert(group, str(number), starts, ends=ago(1)) for number in range(50)))
+    local.wait_for_histories(group, *[["open", "resolved"]] * 50)
+
+
+def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
+    earlier, later = ago(63), ago(60)
+    alertmanager.post(alert(group, "1", later))
+    local.wait_for_histories(group, ["open"])
+    # From here on Alertmanager names the earlier start.
+    alertmanager.post(alert(group, "1", earlier))
+    local.wait_for_deliveries()
+    assert local.histories(group) == [["open"]]
+    alertmanager.post(alert(group, "1", earlier, ends=ago(1)), alert(group, "1", later, ends=ago(1)))
+    local.wait_for_histories(group, ["open", "resolved"])
+    alertmanager.post(alert(group, "1", ago(0)))
+    local.wait_for_histories(group, ["open", "resolved"], ["open"])
+
+
+def test_what_is_reported_while_dynamodb_fails_is_stored_when_it_is_back(
+    serve: Callable[["WSGIApplication"], str],
+    database: str,
+    group: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = Proxy(database)
+    with (
+        proxy.listening() as failing,
+        (tmp_path / "log").open("w", buffering=1) as log,
+        http_client(serve(Gateway(log, **INTEGRATIONS))) as client,
+    ):
+        api = Api(client, tmp_path / "log")
+        monkeypatch.setattr(store, "_dynamodb", store.connect(failing))
+        with real_alertmanager.running(api.url) as alertmanager:
+            starts = ago(60)
+            alertmanager.post(alert(group, "before", starts))
+            api.wait_for_histories(group, ["open"])
+            proxy.script = itertools.repeat(Fault("failed", status=500, code="InternalServerError"))
+            api.wait_for_deliveries(status=503)
+            alertmanager.post(alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
+            api.wait_for_deliveries(status=503)
+            proxy.script = iter(())
+            api.wait_for_histories(group, ["open", "resolved"], ["open"])
+            api.wait_for_deliveries()
+            assert api.histories(group) == [["open", "resolved"], ["open"]]
