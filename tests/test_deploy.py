@@ -71,6 +71,6 @@ def test_parameters_and_the_name_of_the_stack_are_passed_on(folder: Path) -> Non
 
 @pytest.mark.parametrize("verb", ["run", "database", "sam-local"])
 def test_a_data_folder_may_have_a_space_in_its_name(folder: Path, verb: str) -> None:
-    (call,) = make(folder, verb, "DATA=/tmp/my data")
-    assert call[call.index("--data") + 1] == "/tmp/my data"
+    (call,) = make(folder, verb, "DATA=my data")
+    assert call[call.index("--data") + 1] == "my data"
     assert verb != "sam-local" or call[call.index("--sam") + 1] == ".venv-sam/bin/python -m samcli"
