@@ -1,48 +1,76 @@
-"""`make deploy`: what it tells the SAM CLI."""
+"""What the Makefile tells the programs that it calls, in a folder whose name has spaces and Cyrillic letters."""
 
 import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
+PRINT_ARGUMENTS = """#!/bin/sh
+printf '%s\\n' "$(basename "$(dirname "$(dirname "$0")")")" "RUNTIME=$RUNTIME" "$@" --
+"""
+
 
 @pytest.fixture
-def sam(tmp_path: Path) -> Path:
-    """A SAM CLI that prints its arguments and does nothing else."""
-    path = tmp_path / "sam"
-    path.write_text('#!/bin/sh\necho "sam $*"\n')
-    path.chmod(0o755)
-    return path
+def folder(tmp_path: Path) -> Path:
+    """The Makefile, with environments whose Python prints its arguments and does nothing else."""
+    folder = tmp_path / "папка с пробелом"
+    for pins in ROOT.glob("*/*/requirements.txt"):
+        (folder / pins.relative_to(ROOT)).parent.mkdir(parents=True)
+        (folder / pins.relative_to(ROOT)).touch()
+    for environment, installed in [(".venv", "for-run"), (".venv-sam", "installed")]:
+        python = folder / environment / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(PRINT_ARGUMENTS)
+        python.chmod(0o755)
+        (folder / environment / installed).touch()
+    shutil.copy(ROOT / "Makefile", folder)
+    return folder
 
 
-def deploy(sam: Path, *variables: str, **environment: str) -> str:
-    """Run `make deploy` in this environment; return the command line of `sam deploy`."""
+def make(folder: Path, *arguments: str, **environment: str) -> list[list[str]]:
+    """Run make; return the environment, the RUNTIME and the arguments of each Python that it calls."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MAKE", "MFLAGS"))}
     ran = subprocess.run(
-        ["make", "--silent", "deploy", f"SAM={sam}", f"RUNTIME={sys.executable}", *variables],
-        cwd=ROOT,
+        ["make", "--silent", *arguments, "SAM=.venv-sam/bin/python -m samcli", "RUNTIME=/opt/python 3.13/python"],
+        cwd=folder,
         env=inherited | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    (command,) = (line for line in ran.stdout.splitlines() if line.startswith("sam deploy"))
-    return command
+    return [call.split("\n")[:-1] for call in ran.stdout.split("--\n") if call]
 
 
-def test_the_region_of_the_environment_is_passed_on(sam: Path) -> None:
-    assert "--region eu-north-1" in deploy(sam, AWS_REGION="eu-north-1")
-    assert "--region eu-north-1" in deploy(sam, AWS_REGION="eu-north-1", AWS_DEFAULT_REGION="us-east-1")
+def deploy(folder: Path, *variables: str, **environment: str) -> list[str]:
+    """Run `make deploy`; return the arguments of `sam deploy`."""
+    build, deploy = make(folder, "deploy", *variables, **environment)
+    for call in (build, deploy):
+        assert call[:4] == [".venv-sam", "RUNTIME=/opt/python 3.13/python", "-m", "samcli"]
+    assert build[4] == "build"
+    return deploy[4:]
+
+
+def test_the_region_of_the_environment_is_passed_on(folder: Path) -> None:
+    region = ["--region", "eu-north-1"]
+    assert deploy(folder, AWS_REGION="eu-north-1")[-2:] == region
+    assert deploy(folder, AWS_REGION="eu-north-1", AWS_DEFAULT_REGION="us-east-1")[-2:] == region
     # Without it, the SAM CLI takes the region from AWS_DEFAULT_REGION or the profile by itself.
-    assert "--region" not in deploy(sam)
+    assert "--region" not in deploy(folder)
 
 
-def test_parameters_and_the_name_of_the_stack_are_passed_on(sam: Path) -> None:
-    assert "--stack-name" not in deploy(sam)
-    command = deploy(sam, "STACK=incidents-2", "PARAMETERS=Table=restored LogDays=7")
-    assert "--stack-name incidents-2" in command
-    assert command.endswith("--parameter-overrides Architecture=arm64 Table=restored LogDays=7")
+def test_parameters_and_the_name_of_the_stack_are_passed_on(folder: Path) -> None:
+    assert "--stack-name" not in deploy(folder)
+    arguments = deploy(folder, "STACK=incidents-2", "PARAMETERS=Table=restored LogDays=7")
+    assert arguments[3:5] == ["--stack-name", "incidents-2"]
+    assert arguments[5:] == ["--parameter-overrides", "Architecture=arm64", "Table=restored", "LogDays=7"]
+
+
+@pytest.mark.parametrize("verb", ["run", "database", "sam-local"])
+def test_a_data_folder_may_have_a_space_in_its_name(folder: Path, verb: str) -> None:
+    (call,) = make(folder, verb, "DATA=my data")
+    assert call[call.index("--data") + 1] == "my data"
+    assert verb != "sam-local" or call[call.index("--sam") + 1] == ".venv-sam/bin/python -m samcli"
