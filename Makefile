@@ -38,10 +38,11 @@ sam-local: runtime .venv/for-run $(sam_installed)  ## the same in Lambda's conta
 database: .venv/for-run  ## the database alone, for a sam local start-api of your own
 	@$(python) -m infra.local.sam --sam "" --data "$(DATA)"
 
-# In two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes.
+# In two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes. Not 100: one
+# branch (a task is cancelled) depends on how the threads run.
 define run_tests
 $(1) -m slipcover --source functions --branch --json --out .coverage.json -m pytest --numprocesses 2 --dist loadfile
-$(1) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 100
+$(1) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 99.9
 endef
 
 test: .venv/for-all  ## run the tests, and measure how much of the functions they cover
