@@ -312,6 +312,7 @@ def test_the_documents_show_how_to_call(deployed: Aws, page: str, language: str)
 ACTIONS: dict[str, dict[str, JsonValue]] = {
     "PutItem": {"Item": {"id": {"S": "1"}}},
     "GetItem": {"Key": {"id": {"S": "1"}}},
+    "BatchGetItem": {"Keys": [{"id": {"S": "1"}}]},
     "UpdateItem": {"Key": {"id": {"S": "1"}}},
     "DeleteItem": {"Key": {"id": {"S": "1"}}},
     "Query": {"KeyConditionExpression": "id = :id", "ExpressionAttributeValues": {":id": {"S": "1"}}},
@@ -342,8 +343,11 @@ def allowed_actions(aws: Aws, role: str) -> dict[str, set[str]]:
 
     def may(action: str, table: str) -> bool:
         operation = action.partition(" ")[0]
+        arguments: dict[str, JsonValue] = {"TableName": table, **ACTIONS[action]}
+        if operation == "BatchGetItem":
+            arguments = {"RequestItems": {table: ACTIONS[action]}}
         try:
-            getattr(dynamodb, xform_name(operation))(TableName=table, **ACTIONS[action])
+            getattr(dynamodb, xform_name(operation))(**arguments)
         except ClientError as error:
             return error.response["Error"]["Code"] != "AccessDeniedException"
         return True

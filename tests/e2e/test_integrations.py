@@ -2,18 +2,23 @@
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 import boto3
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from infra.local import template
 from infra.openapi import INTEGRATIONS
+from tests import real_alertmanager
 from tests.e2e.aws import ROOT, ApiBody, Aws
 from tests.e2e.test_aws import allowed_actions
+from tests.real_alertmanager import until
 from tests.steps import report
 from tests.telegram import ANNA, BORIS, Chat, alerted, body, buttons, deliver, edited, sent
 
@@ -48,7 +53,7 @@ def test_the_functions_and_routes_of_the_integrations_are_there(integrated: Aws)
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        ("ReceiveAlertsRole", {"PutItem", "UpdateItem"}),
+        ("ReceiveAlertsRole", {"BatchGetItem", "PutItem", "UpdateItem"}),
         ("ReceiveTelegramRole", {"PutItem", "GetItem", "UpdateItem", "Query index"}),
     ],
 )
@@ -155,3 +160,71 @@ def test_the_webhook_to_set_is_the_stacks(integrated: Aws) -> None:
     printed = integrated.make("telegram-webhook")
     assert f"--data-urlencode url={integrated.output('ApiUrl')}/telegram" in printed
     assert f"STACK={integrated.stack}" in printed
+
+
+# ---- alerts
+
+
+def test_by_default_there_is_neither_the_route_nor_the_function_of_an_integration(deployment: object) -> None:
+    if not isinstance(deployment, Aws):
+        pytest.skip("the API is not on AWS: make e2e")
+    for function in FUNCTIONS:
+        with pytest.raises(ClientError, match=function):
+            deployment.resource(function)
+    with deployment.client() as client:
+        for path in ("/alerts", "/telegram"):
+            response = client.post(path, json={"alerts": []})
+            assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
+
+
+ALERT = {
+    "status": "firing",
+    "labels": {"alertname": "ScooterOffline"},
+    "startsAt": "2026-11-24T02:17:50.912104Z",
+    "fingerprint": "9fcdbf62e3b8eed9",
+}
+
+
+def test_a_reporters_key_resolves_what_its_own_alerts_created_and_nothing_else(integrated: Aws) -> None:
+    first = integrated.make_key("alertmanager", "reporter")
+    second = integrated.make_key("grafana", "reporter", "partner")
+    resolved = {"alerts": [ALERT | {"status": "resolved"}]}
+    with integrated.client(first) as client, integrated.client(second) as other, integrated.client() as operator:
+        assert client.post("/alerts", json={"alerts": [ALERT]}).json() == {"created": 1, "resolved": 0, "unchanged": 0}
+        assert other.post("/alerts", json={"alerts": [ALERT]}).json() == {"created": 1, "resolved": 0, "unchanged": 0}
+        assert client.post("/alerts", json=resolved).json() == {"created": 0, "resolved": 1, "unchanged": 0}
+        theirs, ours = operator.get("/incidents?limit=2").json()
+        assert (ours["source"], ours["status"]) == ("monitoring", "resolved")
+        assert (theirs["source"], theirs["status"]) == ("partner", "open")
+        history = operator.get(f"/incidents/{ours['id']}/history").json()
+        assert [(entry["status"], entry["by"]) for entry in history] == [
+            ("open", "alertmanager"),
+            ("resolved", "alertmanager"),
+        ]
+        path = f"/incidents/{ours['id']}"
+        refused = [client.get("/incidents"), client.get(path), client.patch(path, json={"status": "open"})]
+        assert {response.status_code for response in refused} == {HTTPStatus.FORBIDDEN}
+        assert operator.post("/alerts", json={"alerts": []}).status_code == HTTPStatus.FORBIDDEN
+
+
+@real_alertmanager.needed
+def test_alertmanager_reports_with_its_key(integrated: Aws) -> None:
+    group = uuid.uuid4().hex
+    starts = datetime.now(UTC) - timedelta(minutes=1)
+    url = f"{integrated.endpoint}/_aws/execute-api/{integrated.resource('IncidentApi')}/alerts"
+    with (
+        integrated.client() as operator,
+        real_alertmanager.running(url, integrated.make_key("real-alertmanager", "reporter")) as alertmanager,
+    ):
+
+        def histories() -> list[list[tuple[str, str]]]:
+            incidents = operator.get("/incidents?limit=100").json()
+            paths = [f"/incidents/{each['id']}/history" for each in incidents if group in each["description"]]
+            return [[(each["status"], each["by"]) for each in operator.get(path).json()] for path in paths]
+
+        alertmanager.post(*(real_alertmanager.alert(group, str(number), starts) for number in range(5)))
+        opened = [("open", "real-alertmanager")]
+        until(lambda: histories() == [opened] * 5, "five open incidents")
+        ends = datetime.now(UTC)
+        alertmanager.post(*(real_alertmanager.alert(group, str(number), starts, ends) for number in range(5)))
+        until(lambda: histories() == [[*opened, ("resolved", "real-alertmanager")]] * 5, "five resolved incidents")
