@@ -87,11 +87,19 @@ def _text(value: object) -> str:
     return readable(str(value)) if isinstance(value, str | int | float) else ""
 
 
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
 def _texts(value: object) -> dict[str, str]:
     return {readable(name): _text(text) for name, text in value.items()} if isinstance(value, dict) else {}
 
 
-Texts = Annotated[Mapping[str, str], BeforeValidator(_texts, json_schema_input_type=dict[str, str])]
+# The contract gives these no type, as a value of any other is ignored.
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=object)]
+Texts = Annotated[Mapping[str, str], BeforeValidator(_texts, json_schema_input_type=object)]
+OptionalInstant = Annotated[str | None, BeforeValidator(_instant_if_any, json_schema_input_type=object)]
+Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=object)]
 
 
 class Alert(BaseModel):
@@ -104,17 +112,18 @@ class Alert(BaseModel):
     starts: Annotated[str, AfterValidator(_instant)] = Field(
         alias="startsAt", description="When it started to fire.", json_schema_extra={"format": "date-time"}
     )
-    ends: Annotated[str | None, BeforeValidator(_instant_if_any, json_schema_input_type=str)] = Field(
+    ends: OptionalInstant = Field(
         None,
         alias="endsAt",
         description="If it is resolved, when it ended; this tells two resolved episodes of one alert apart.",
     )
-    labels: Texts = Field({}, description="Listed in the incident's description.")
+    labels: Texts = Field({}, description="An object of strings, which are listed in the incident's description.")
     annotations: Texts = Field(
-        {}, description="`summary` is the first line of the incident's description, and `description` follows it."
+        {},
+        description="An object of strings: `summary` is the first line of the incident's description, and `description` follows it.",
     )
-    generator_url: Annotated[str, BeforeValidator(_text)] = Field(
-        "", alias="generatorURL", description="The last line of the incident's description."
+    generator_url: Text = Field(
+        "", alias="generatorURL", description="The last line of the incident's description: a link to the graph."
     )
 
     @property
@@ -169,9 +178,7 @@ class Notification(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     alerts: list[Annotated[Alert | ValidationError, PlainValidator(_read, json_schema_input_type=Alert)]]
-    truncated: Annotated[int, BeforeValidator(lambda value: value if isinstance(value, int) and value > 0 else 0)] = (
-        Field(0, alias="truncatedAlerts", description="How many alerts the sender has left out.")
-    )
+    truncated: Count = Field(0, alias="truncatedAlerts", description="How many alerts the sender has left out.")
 
 
 class Counts(BaseModel):

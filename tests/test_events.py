@@ -22,6 +22,7 @@ ROUTES = {
     "create_incident": ("POST", ["/incidents", "/incidents/{proxy+}"]),
     "read_incidents": ("GET", ["/incidents", "/incidents/{proxy+}", "/incidents/{id}", "/incidents/{id}/history"]),
     "update_incident": ("PATCH", ["/incidents/{id}"]),
+    "receive_alerts": ("POST", ["/alerts"]),
 }
 HEADERS = ["content-type", "idempotency-key", "if-match", "if-none-match", "host", "x-forwarded-proto", "x-other"]
 CASES: list[Callable[[str], str]] = [str.lower, str.upper, str.title]
@@ -34,6 +35,14 @@ json_values = st.recursive(
     max_leaves=5,
 )
 statuses = st.sampled_from(["open", "in_progress", "resolved", "closed"])
+alerts = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["firing", "resolved"]) | json_values,
+        "fingerprint": st.sampled_from(["1", "2"]) | json_values,
+        "startsAt": st.datetimes().map(lambda time: f"{time.isoformat()}Z") | json_values,
+    },
+    optional={"endsAt": json_values, "labels": json_values, "annotations": json_values, "generatorURL": json_values},
+)
 # Mostly what a client might send, each field now and then anything at all.
 objects = st.fixed_dictionaries(
     {},
@@ -41,6 +50,8 @@ objects = st.fixed_dictionaries(
         "description": text | st.text(st.characters(exclude_categories=()), max_size=20) | json_values,
         "source": st.sampled_from(["operator", "monitoring", "partner"]) | json_values,
         "status": statuses | json_values,
+        "alerts": st.lists(alerts | json_values, max_size=3) | json_values,
+        "truncatedAlerts": json_values,
         "other": json_values,
     },
 )
