@@ -7,6 +7,9 @@ gateway answers 500, which clients retry: a failure is never a refusal.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 """
 
+import cold_start  # noqa: F401 (it acts when it is imported)
+
+import gc
 import json
 import os
 import re
@@ -87,6 +90,8 @@ def _reject_truncated_response(response_dict: "_Response", **_: object) -> None:
 
 
 _dynamodb = connect()
+gc.freeze()  # the modules, which are imported by now; see cold_start.py
+gc.enable()
 
 
 def handler(event: "_Event", _: object) -> "_Answer":

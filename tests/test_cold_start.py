@@ -68,8 +68,7 @@ def test_the_garbage_collector_runs_once_a_function_is_imported(function: str) -
     collections = "sum(generation['collections'] for generation in gc.get_stats())"
     enabled, while_importing = printed_after(function, f"[gc.isenabled(), {collections} - before]", before=collections)
     assert enabled
-    if function != "authorize":  # it imports too little for it to matter
-        assert int(while_importing) < 10  # after the imports; without the module it is more than 100
+    assert int(while_importing) < 10  # after the imports; without the module it is more than 100
 
 
 def loaded_by(function: str) -> set[str | int]:

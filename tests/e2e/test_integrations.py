@@ -13,6 +13,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from infra import keys
 from infra.local import template
 from infra.openapi import INTEGRATIONS
 from tests import real_alertmanager
@@ -75,6 +76,19 @@ def test_the_integrations_are_watched_and_shown(integrated: Aws) -> None:
             "Throttles",
             "Duration",
         }
+
+
+# ---- alerts
+
+
+@pytest.mark.parametrize("role", keys.ROLES)
+def test_reporters_alone_may_send_alerts(integrated: Aws, role: str) -> None:
+    key = integrated.make_key(f"alerting-{role}", role)
+    status = HTTPStatus.OK if role == "reporter" else HTTPStatus.FORBIDDEN
+    with integrated.client(key) as bearer, integrated.anonymous_client() as basic:
+        basic.auth = ("alertmanager", key)
+        for client in (bearer, basic):
+            assert client.post("/alerts", json={"version": "4", "alerts": []}).status_code == status
 
 
 # ---- Telegram
