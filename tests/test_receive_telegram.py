@@ -706,7 +706,7 @@ def placeholders(text: str) -> int:
 def test_every_alert_fits(words: messages.Words) -> None:
     alerts = [words.not_found, words.up_to_date, words.too_many_changes, words.unknown_button]
     longest = max(words.statuses, key=lambda status: len(words.statuses[status]))
-    entry = HistoryEntry(version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 40)
+    entry = HistoryEntry(version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 47)
     alerts.append(messages.conflict_alert(words, entry))
     assert all(units(alert) <= messages.MAX_ALERT for alert in alerts)
 
