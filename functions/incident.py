@@ -61,6 +61,10 @@ class Status(StrEnum):
     CLOSED = "closed"
 
 
+ACTIVE = (Status.OPEN, Status.IN_PROGRESS)
+"""The statuses of an incident that still needs work."""
+
+
 class Source(StrEnum):
     """Who reported an incident."""
 

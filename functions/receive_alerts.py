@@ -38,6 +38,7 @@ from pydantic_core import PydanticCustomError
 import store
 from api import Api
 from incident import (
+    ACTIVE,
     MAX_DESCRIPTION,
     Incident,
     IncidentNotFound,
@@ -61,7 +62,6 @@ MAX_BODY = 1024 * 1024
 app = Api(MAX_BODY)
 handler = app.resolve
 
-ACTIVE = (Status.OPEN, Status.IN_PROGRESS)
 NOISE = {"prometheus", "prometheus_replica", "replica"}
 """Labels that say who noticed, not what happened. So do those that begin with two underscores."""
 

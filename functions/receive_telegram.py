@@ -1,7 +1,8 @@
 """POST /telegram: a Telegram bot's webhook. The response to an update is the one call that the bot makes.
 
-Telegram repeats an update for up to 24 hours, and holds back later ones of the same chat, until it gets a 2xx. Therefore every
-update is a 200, one that is of no use included; only when DynamoDB fails is it a 503. A repeated update changes nothing.
+Telegram repeats an update for up to 24 hours, and holds back later ones of the same chat, until it gets a 2xx. The response is
+therefore a 200, even if the update asks for nothing or for what cannot be done, and a 503 only if DynamoDB fails. A repeated
+update changes nothing.
 
 https://core.telegram.org/bots/api#making-requests-when-getting-updates
 """
@@ -22,6 +23,7 @@ import store
 import telegram_messages as messages
 from api import Api
 from incident import (
+    ACTIVE,
     ID_PATTERN,
     HistoryEntry,
     Incident,
@@ -36,7 +38,7 @@ from incident import (
 from telegram_messages import Words
 
 MAX_BODY = 1024 * 1024
-"""Bytes. Updates are far smaller: a message has 4,096 characters and 100 links. One that is refused would be repeated in vain."""
+"""Bytes, far more than an update has: Telegram would repeat a refused one, and get the same response."""
 
 app = Api(MAX_BODY)
 handler = app.resolve
@@ -44,12 +46,10 @@ handler = app.resolve
 CHATS = set(os.environ["TELEGRAM_CHATS"].split(","))
 """The ids of the chats that are served."""
 
-ACTIVE = [Status.OPEN, Status.IN_PROGRESS]
-
 COMMAND = re.compile(
     r"/incident(?P<s>s?)(?:_(?P<id>[0-9a-f]{32}))?(?:@\w+)?(?:\s+(?P<text>.*))?", re.DOTALL | re.IGNORECASE
 )
-"""For `fullmatch`: whether it is /incidents, the id that it has in its name, and the text after it."""
+"""For `fullmatch`: `s` in /incidents, the id that is part of the command, and the text after it."""
 
 BUTTON = re.compile(
     rf"(?P<action>{'|'.join(Status)}|{messages.REFRESH}):(?P<id>{ID_PATTERN}):(?P<version>[1-9]\d{{0,8}})", re.ASCII
@@ -148,7 +148,9 @@ def receive_telegram(
 def _is_served(chat: _Chat) -> bool:
     if str(chat.id) in CHATS:
         return True
-    app.log(chat_id=str(chat.id))  # of a chat that is to be listed, and of a group that has become a supergroup
+    app.log(
+        chat_id=str(chat.id)
+    )  # to add it to the parameter; a chat's id also changes when a group becomes a supergroup
     return False
 
 

@@ -157,7 +157,7 @@ def words(language_code: str) -> Words:
 
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
-    """The description, the status and who set it, the id, and what of the history fits, its newest entries first of all."""
+    """The description, the status and who set it, the id, and the latest part of the history, as much as fits."""
     tail = f"\n\n{words.status}: {words.statuses[incident.status]}{_by(history[-1])}\n{incident.id}"
     if len(history) > 1:
         tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
@@ -165,11 +165,13 @@ def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEnt
 
 
 def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
-    lines = [f"{entry.at[:10]} {entry.at[11:16]} {words.statuses[entry.status]}{_by(entry)}" for entry in history]
-    left_out = 0
-    while _length("\n".join(lines[left_out:])) > _MAX_HISTORY:
-        left_out += 1
-    return "\n".join([words.earlier.format(left_out)] * bool(left_out) + lines[left_out:])
+    lines: list[str] = []
+    for entry in reversed(history):
+        line = f"{entry.at[:10]} {entry.at[11:16]} {words.statuses[entry.status]}{_by(entry)}"
+        if _length("\n".join([line, *lines])) > _MAX_HISTORY:
+            return "\n".join([words.earlier.format(len(history) - len(lines)), *lines])
+        lines.insert(0, line)
+    return "\n".join(lines)
 
 
 def keyboard(words: Words, incident: Incident) -> Keyboard:
