@@ -156,7 +156,8 @@ define install
 @echo "Setting up $(@D), this once ..." >&2
 @"$(1)" -m venv $(@D) || { echo "Python cannot make an environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 @# Without looking for dependencies: the pins are all there is, and pip does not find them for a package with extras.
-@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$^)
+@# Without compiling: Python compiles what it imports, a small part.
+@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps $(addprefix -r ,$^)
 @touch $@
 endef
 
