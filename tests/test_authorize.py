@@ -3,7 +3,7 @@
 import json
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,7 +141,9 @@ def test_the_scheme_is_bearer_or_basic_in_any_case(keys: Keys) -> None:
         assert ask(ROUTE, headers)["isAuthorized"], headers
 
 
-def test_a_header_that_presents_no_key_is_refused(keys: Keys, dynamodb_is_not_asked: None) -> None:  # noqa: ARG001
+def test_a_header_that_presents_no_key_is_refused_without_a_lookup(
+    keys: Keys, lookups: list[dict[str, object]]
+) -> None:
     key = keys.create("someone", "observer")
     encoded = b64encode(f":{key}".encode()).decode()
     headers: list[dict[str, str]] = [
@@ -184,21 +186,31 @@ def test_a_header_that_presents_no_key_is_refused(keys: Keys, dynamodb_is_not_as
     ]
     for each in headers:
         assert ask(ROUTE, each) == refused("no access key"), each
+    assert lookups == []
 
 
 @pytest.fixture
-def dynamodb_is_not_asked() -> Iterator[None]:
-    """Check that the authorizer has nothing looked up."""
-    asked: list[str] = []
+def lookups() -> Iterator[list[dict[str, object]]]:
+    """What the authorizer asks of DynamoDB."""
+    asked: list[dict[str, object]] = []
 
-    def note(operation_name: str, **_: object) -> None:
-        asked.append(operation_name)
+    def note(params: Mapping[str, bytes], **_: object) -> None:
+        asked.append(json.loads(params["body"]))
 
     events = authorize._dynamodb.meta.events
-    events.register("request-created.dynamodb", note)
-    yield
-    events.unregister("request-created.dynamodb", note)
-    assert asked == []
+    events.register("before-call.dynamodb", note)
+    yield asked
+    events.unregister("before-call.dynamodb", note)
+
+
+def test_a_key_is_looked_up_in_one_request_that_sees_every_revocation(
+    keys: Keys, lookups: list[dict[str, object]]
+) -> None:
+    ask(ROUTE, bearer(keys.create("someone", "observer")))
+    (stored,) = keys.all()
+    assert lookups == [
+        {"TableName": "KeysTable", "Key": {"key_hash": {"S": stored["key_hash"]}}, "ConsistentRead": True}
+    ]
 
 
 def test_telegram_s_header_counts_for_its_route_alone(keys: Keys) -> None:
