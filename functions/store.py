@@ -260,7 +260,8 @@ def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str
 def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
     """Write down an alert's latest episode if the one `known` so far still is the latest; return whether it was.
 
-    After a False it has to be read again: another request has changed it, or an earlier attempt of this one. It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has. It is an item of the
+    incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
     """
     values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
     if known:
