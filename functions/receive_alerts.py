@@ -6,9 +6,9 @@ Which episode a report belongs to is decided by its times:
 - A firing alert that started after everything known of it begins an episode. Any other repeats what is known, or is late, and
   changes nothing. Its start may be earlier than the known one: two replicas of Prometheus report an alert at different times,
   and Alertmanager first names the start that it heard of first, then the earlier one.
-- A resolved alert has a start and an end. It resolves the incident of its start, and the incident of the latest episode if the
-  two times overlap, which is how the other replica's is found. If there is neither, the alert was never reported as firing,
-  and is recorded as resolved.
+- A resolved alert has a start and an end. It resolves the incident of its start or, if there is none, that of the latest episode
+  if the two times overlap: the other replica reported it. If there is neither, the alert was never reported as firing, and is
+  recorded as resolved.
 
 Reports may therefore be repeated, late or out of order. `store.Episode` is what is remembered of an alert.
 """
@@ -262,7 +262,9 @@ def _store(report: Report, known: Episode | None) -> Outcome:
         latest = latest_after(report.alert, known)
         if latest == known or store.set_latest_episode(report.key, latest, known):
             break
-        known = store.latest_episodes([report.key])[report.key]  # another request has come in between
+        known = store.latest_episodes([report.key])[
+            report.key
+        ]  # another request was faster, or an earlier attempt of this one
     if report.alert.status == "resolved":
         return _resolve(report, latest)
     if latest.recorded:
@@ -277,16 +279,14 @@ def _store(report: Report, known: Episode | None) -> Outcome:
 def _resolve(report: Report, latest: Episode) -> Outcome:
     alert = report.alert
     starts = latest.starts if alert.overlaps(latest) else alert.starts
-    changes: list[bool] = []
-    for incident_id in {report.incident_id(starts), report.incident_id(alert.starts)}:
+    for incident_id in dict.fromkeys([report.incident_id(alert.starts), report.incident_id(starts)]):
         try:
-            changes.append(store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)[1])
+            _, changed = store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)
         except IncidentNotFound:
-            pass
+            continue
         except TooManyChanges:  # a retry would not change that
-            changes.append(False)
-    if changes:
-        return "resolved" if any(changes) else "unchanged"
+            return "unchanged"
+        return "resolved" if changed else "unchanged"
     return "created" if _record(report, starts, Status.RESOLVED) else "unchanged"
 
 

@@ -258,9 +258,10 @@ def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str
 
 @translate_errors()
 def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
-    """Write down an alert's latest episode unless it is no longer the one `known` so far; return whether it is written down.
+    """Write down an alert's latest episode if the one `known` so far still is the latest; return whether it was.
 
-    It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has. It is an item of the
+    incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
     """
     values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
     if known:
@@ -272,11 +273,9 @@ def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> b
             UpdateExpression="SET episode = :episode",
             ConditionExpression="episode = :known" if known else "attribute_not_exists(episode)",
             ExpressionAttributeValues=values,
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
-    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
-        # An earlier attempt of the same request may have succeeded.
-        return _episode(existing_item(error)) == episode
+    except _dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
     return True
 
 

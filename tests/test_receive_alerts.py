@@ -285,6 +285,23 @@ def test_an_episode_that_was_never_reported_ends_after_one_that_was(api: httpx.C
     assert statuses(api) == ["resolved", "resolved"]
 
 
+def test_a_late_start_of_another_replica_opens_nothing(api: httpx.Client) -> None:
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [1, 0, 0]
+    assert send(api, alert(startsAt=SECOND)) == [0, 0, 1]
+    assert statuses(api) == ["resolved"]
+
+
+@pytest.mark.parametrize(("start", "expected"), [(FIRST, ["open", "resolved"]), (SECOND, ["resolved", "open"])])
+@pytest.mark.parametrize("end", [THIRD, None])
+def test_a_start_that_has_an_incident_is_taken_at_its_word(
+    api: httpx.Client, start: str, end: JsonValue, expected: list[str]
+) -> None:
+    assert send(api, alert(startsAt=FIRST)) == [1, 0, 0]
+    assert send(api, alert(startsAt=SECOND)) == [1, 0, 0]
+    assert send(api, alert("resolved", startsAt=start, endsAt=end)) == [0, 1, 0]
+    assert statuses(api) == expected
+
+
 def test_an_incident_that_takes_no_more_changes_does_not_hold_up_the_others(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
