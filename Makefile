@@ -56,7 +56,7 @@ fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule
 
 # The SAM CLI's output is shown.
 e2e: runtime .venv/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
-	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_aws.py tests/e2e/test_integrations.py
+	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_integrations.py tests/e2e/test_aws.py
 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
 	$(build_environment) $(python) -m pytest --capture=no --on sam-local $(behaviour) tests/e2e/test_sam_local.py
