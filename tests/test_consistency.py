@@ -1,4 +1,4 @@
-"""What is written down in several places says the same in each of them."""
+"""What stands in several places (code, template, contract, documents) is the same in each of them."""
 
 import ast
 import importlib
@@ -25,6 +25,12 @@ FUNCTIONS = {
     name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**INTEGRATIONS).items()
 }
 """The module of each function."""
+
+
+def test_the_changelog_and_the_contract_have_the_projects_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+    assert json.loads((ROOT / "infra/openapi.json").read_text())["info"]["version"] == version
 
 
 def routes_of_the_handlers() -> set[tuple[str, str]]:
