@@ -201,7 +201,7 @@ class _Validation(OpenAPIRequestValidationMiddleware):
         known = {parameter.alias for parameter in app.context["_route"].dependant.query_params}
         errors = [
             {"loc": ("query", name), "msg": "Unknown parameter"}
-            for name in app.current_event.query_string_parameters
+            for name in sorted(app.current_event.query_string_parameters)
             if name not in known
         ]
         try:
