@@ -19,12 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.dynamodb.models import dynamo_type as moto_types
 
+from infra.local.database import Database
 from infra.local.index import Index
 from infra.local.journal import Journal
 from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import follow, report
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
     from botocore.awsrequest import AWSRequest
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryInputTypeDef
@@ -173,6 +175,14 @@ def test_the_index_leaves_other_queries_to_moto(change: Request) -> None:
     index.put(str(UUID(int=1)), line(item(1)))
     assert of_index(index, query()) is not None
     assert of_index(index, query(**change)) is None
+
+
+@pytest.fixture
+def database(serve: Callable[["WSGIApplication"], str], tmp_path: Path) -> Iterator[str]:
+    """The address of a database without items, whatever other tests have stored in theirs."""
+    database = Database(tmp_path, TEMPLATE)
+    yield serve(database)
+    database.close()
 
 
 def test_what_the_index_does_not_answer_is_found_in_all_items(database: str) -> None:

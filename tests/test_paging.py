@@ -303,12 +303,15 @@ def test_a_list_of_one_status_alone_takes_one_round_more(api: httpx.Client, load
     assert max(Counter(query.partition for query in asked).values()) == 2
 
 
-@pytest.mark.parametrize(("number", "threads"), [(1, {1}), (16, {2, 3, 4})])
+@pytest.mark.parametrize(("number", "threads"), [(1, {1}), (16, {2, 3, 4, 5})])
 @pytest.mark.usefixtures("shards")
 def test_few_queries_take_turns_and_many_are_made_four_at_a_time(
     api: httpx.Client, load: Load, number: int, threads: set[int]
 ) -> None:
-    """Every thread has a connection of its own, and each connection loads all root certificates."""
+    """Every thread has a connection of its own, and each connection loads all root certificates.
+
+    A second round of few queries runs in the thread that answers, beside the four.
+    """
     store.SHARDS = number
     load([*Status] * 50)
     with queries() as asked:
