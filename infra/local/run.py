@@ -32,11 +32,12 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
     # From here on signals wait for sigwait: none interrupts a request, or a line of this program.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    database.start()
-    server.start()
+    # Before a function runs, which takes the standard output for itself. Both ports accept connections already.
     print(f"The API answers on http://localhost:{server.port}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
+    database.start()
+    server.start()
     signal.sigwait(SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
     server.stop()
