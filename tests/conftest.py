@@ -44,7 +44,8 @@ ALLOWED_SKIPS: dict[str, str] = {}
 """The skips that CI accepts: the reason that a test gives, and why CI cannot have what is missing."""
 
 # No deadline: how fast the machine is must not decide whether a test passes.
-settings.register_profile("test", max_examples=100 if CI else 25, deadline=None)
+settings.register_profile("test", max_examples=10, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.register_profile("fuzz", max_examples=3000, deadline=None)
 
 

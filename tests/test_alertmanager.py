@@ -26,7 +26,7 @@ from tests.real_alertmanager import Alertmanager, alert, until
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-pytestmark = real_alertmanager.needed
+pytestmark = [real_alertmanager.needed, pytest.mark.slow]
 
 
 class Api:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 IN_A_TEST = "import pytest\ndef test(): pytest.skip('no gadget')\n"
 BY_A_MARK = "import pytest\n@pytest.mark.skipif(True, reason='no gadget')\ndef test(): pass\n"
 OF_A_FILE = "import pytest\npytest.skip('no gadget', allow_module_level=True)\n"

@@ -6,9 +6,12 @@ from pathlib import Path
 from subprocess import run
 
 import httpx
+import pytest
 
 from infra import openapi
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def printed(*command: str | Path, **environment: str) -> str:

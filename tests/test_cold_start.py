@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import files
 from pathlib import Path
+from typing import NamedTuple
 
 import boto3
 import botocore.session
@@ -65,25 +67,38 @@ def test_importing_the_authorizer_loads_botocore_alone() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS.values())
 def test_the_garbage_collector_runs_once_a_function_is_imported(function: str) -> None:
-    collections = "sum(generation['collections'] for generation in gc.get_stats())"
-    enabled, while_importing = printed_after(function, f"[gc.isenabled(), {collections} - before]", before=collections)
-    assert enabled
-    assert int(while_importing) < 10  # after the imports; without the module it is more than 100
+    imported = importing(function)
+    assert imported.enabled
+    assert imported.collections < 10  # after the imports; without the module it is more than 100
 
 
-def loaded_by(function: str) -> set[str | int]:
+def loaded_by(function: str) -> set[str]:
     """The modules that importing a function loads."""
-    loaded = set(printed_after(function, "list(sys.modules)"))
-    assert function in loaded
-    return loaded
+    return importing(function).modules
 
 
-def printed_after(function: str, expression: str, before: str = "None") -> list[str | int]:
-    """The value of an expression after a function has been imported by a process of its own."""
-    code = f"import gc, json, sys; before = {before}; import {function}; print(json.dumps({expression}))"
+class Imported(NamedTuple):
+    """What importing a function has done: the modules loaded, the garbage collections, whether there will be more."""
+
+    modules: set[str]
+    collections: int
+    enabled: bool
+
+
+@cache
+def importing(function: str) -> Imported:
+    """Import a function in a process of its own."""
+    code = (
+        "import gc, json, sys\n"
+        "def collections(): return sum(generation['collections'] for generation in gc.get_stats())\n"
+        "before = collections()\n"
+        f"import {function}\n"
+        "print(json.dumps([list(sys.modules), collections() - before, gc.isenabled()]))\n"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "functions")}
-    value: list[str | int] = json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
-    return value
+    modules, collections, enabled = json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment))
+    assert function in modules
+    return Imported(set(modules), collections, enabled)
 
 
 def test_the_layer_is_small() -> None:

@@ -48,13 +48,12 @@ def test_a_description_is_trimmed(api: httpx.Client) -> None:
     assert report(api, " \t\n\u00a0 offline \n")["description"] == "offline"
 
 
-@pytest.mark.parametrize(
-    "character", [chr(code) for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) not in "\t\n\r"]
-)
-def test_a_control_character_is_refused(api: httpx.Client, character: str) -> None:
-    response = api.post("/incidents", json=GOOD | {"description": f"a{character}b"})
-    assert bad_input(response) == [["body", "description"]]
-    assert "control characters" in response.json()["errors"][0]["msg"]
+@pytest.mark.parametrize("codes", [range(0x20), range(0x7F, 0x80), range(0x80, 0xA0)], ids=["C0", "DEL", "C1"])
+def test_a_control_character_is_refused(api: httpx.Client, codes: range) -> None:
+    for character in {chr(code) for code in codes} - {"\t", "\n", "\r"}:
+        response = api.post("/incidents", json=GOOD | {"description": f"a{character}b"})
+        assert bad_input(response) == [["body", "description"]], repr(character)
+        assert "control characters" in response.json()["errors"][0]["msg"]
     assert api.get("/incidents").json() == []
 
 

@@ -3,7 +3,8 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
+# No file of the person's who runs the tests, and no question to the address that gives a server its credentials.
+ISOLATED = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+Command = Callable[..., str]
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,16 +34,10 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         for name, value in os.environ.items()
         if not name.startswith(("AWS_", "MAKE", "MFLAGS")) and name not in ("NAME", "ROLE", "SOURCE", "STACK")
     }
-    # No file of the person's who runs the tests, and no question to the address that gives a server its credentials.
-    settings = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
     return subprocess.run(
         ["make", "--silent", *arguments],
         cwd=ROOT,
-        env=inherited | settings | environment,
+        env=inherited | ISOLATED | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -42,42 +45,64 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """What the Makefile calls, in this process; returns the one line that says why nothing was done."""
+
+    def run(*arguments: str, **environment: str) -> str:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in (ISOLATED | environment).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["keys", "--stack", "incident-api", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            keys.main()
+        assert capsys.readouterr().out == ""
+        assert "\n" not in str(ended.value)
+        return str(ended.value)
+
+    return run
+
+
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-GOOD = ("key", "NAME=partner-x", "ROLE=reporter")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names"),
+    ("name", "role", "source", "wrong"),
     [
-        (["NAME=", "ROLE=reporter"], ["NAME"]),
-        (["ROLE=reporter"], ["NAME"]),
-        (["NAME=Partner X", "ROLE=reporter"], ["NAME"]),
-        (["NAME=partner_x", "ROLE=reporter"], ["NAME"]),
-        (["NAME=партнёр", "ROLE=reporter"], ["NAME"]),
-        ([f"NAME={'x' * 65}", "ROLE=reporter"], ["NAME"]),
-        (["NAME=x; echo pwned", "ROLE=reporter"], ["NAME"]),
-        (["NAME=x\n", "ROLE=reporter"], ["NAME"]),
-        (["NAME=partner-x"], ["ROLE"]),
-        (["NAME=partner-x", "ROLE=admin"], ["ROLE"]),
-        (["NAME=partner-x", "ROLE=reporter", "SOURCE=chat"], ["SOURCE"]),
-        (["NAME=X", "ROLE=Reporter", "SOURCE=Chat"], ["NAME", "ROLE", "SOURCE"]),
+        ("", "reporter", "", ["NAME"]),
+        ("Partner X", "reporter", "", ["NAME"]),
+        ("partner_x", "reporter", "", ["NAME"]),
+        ("партнёр", "reporter", "", ["NAME"]),
+        ("x" * 65, "reporter", "", ["NAME"]),
+        ("x\n", "reporter", "", ["NAME"]),
+        ("partner-x", "", "", ["ROLE"]),
+        ("partner-x", "admin", "", ["ROLE"]),
+        ("partner-x", "reporter", "chat", ["SOURCE"]),
+        ("X", "Reporter", "Chat", ["NAME", "ROLE", "SOURCE"]),
     ],
 )
-def test_a_bad_name_role_or_source_is_named_and_aws_is_not_asked(arguments: list[str], names: list[str]) -> None:
-    ran = make("key", *arguments)  # without credentials: asking AWS would be another error
-    error = assert_one_line(ran)
-    assert re.findall(r"NAME|ROLE|SOURCE", error) == names
+def test_a_bad_name_role_or_source_is_named_and_aws_is_not_asked(
+    command: Command, name: str, role: str, source: str, wrong: list[str]
+) -> None:
+    # Without credentials: asking AWS would be another error.
+    said = command("create", "--name", name, "--role", role, "--source", source)
+    assert re.findall(r"NAME|ROLE|SOURCE", said) == wrong
 
 
-def assert_one_line(ran: subprocess.CompletedProcess[str]) -> str:
-    """Check that the command failed, printed nothing and said why in one line; return that line."""
+def test_make_hands_names_on_as_they_are() -> None:
+    ran = make("key", """NAME=x"; echo 'pwned""", "ROLE=reporter")
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr  # make's own status for a command that failed
     error, *of_make = ran.stderr.splitlines()
+    assert error.startswith("NAME has 1 to 64 ")
     assert all(line.startswith("make: ***") for line in of_make)
-    return error
 
 
-@pytest.mark.parametrize("command", [GOOD, ("keys",), ("revoke", "NAME=partner-x")], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "arguments",
+    [("create", "--name", "partner-x", "--role", "reporter"), ("list",), ("revoke", "--name", "partner-x")],
+    ids=lambda arguments: arguments[0],
+)
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
@@ -89,8 +114,10 @@ def assert_one_line(ran: subprocess.CompletedProcess[str]) -> str:
     ],
     ids=["no credentials", "no region", "no such region", "no such profile", "no answer"],
 )
-def test_what_is_missing_is_said_in_one_line(command: tuple[str, ...], environment: dict[str, str], says: str) -> None:
-    assert says in assert_one_line(make(*command, **environment))
+def test_what_is_missing_is_said_in_one_line(
+    command: Command, arguments: tuple[str, ...], environment: dict[str, str], says: str
+) -> None:
+    assert says in command(*arguments, **environment)
 
 
 @pytest.fixture

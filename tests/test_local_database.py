@@ -270,7 +270,12 @@ def test_a_journal_of_mostly_outdated_lines_is_replaced_at_the_start(run_local: 
     assert (current["id"], current["status"], current["version"]) == (first["id"], "resolved", 4)
     second = report(local.client)
     local.stop(signal.SIGKILL)
-    assert run_local().client.get("/incidents").json() == [second, current]
+    assert items(local.data).keys() == {first["id"], second["id"]}
+
+
+def test_an_item_of_which_the_last_line_is_the_key_alone_is_gone(tmp_path: Path) -> None:
+    write(tmp_path, item(1), item(2), key(1))
+    assert items(tmp_path) == {str(UUID(int=2)): line(item(2))}
 
 
 def test_a_journal_of_mostly_current_lines_is_left_alone(tmp_path: Path) -> None:
@@ -303,6 +308,7 @@ def test_a_journal_that_cannot_be_replaced_is_kept(tmp_path: Path, caplog: pytes
     assert "keeps its outdated lines: File too large." in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reached", ["new file", "replaced"])
 def test_a_kill_while_the_journal_is_replaced_loses_nothing(tmp_path: Path, reached: str) -> None:
     path = write(

@@ -222,7 +222,7 @@ def test_lists_are_those_of_a_plain_list(clock: Clock) -> None:
 
 def test_links_lead_to_every_incident_once_at_every_limit(api: httpx.Client, load: Load) -> None:
     stored = load([Status.OPEN] * 24)
-    for limit in range(1, 101):
+    for limit in (*range(1, 26), 100):
         pages = list(follow(api, f"/incidents?status=open&limit={limit}"))
         assert [each["id"] for page in pages for each in page] == [each.id for each in stored]
         assert {len(page) for page in pages[:-1]} <= {limit}
@@ -230,17 +230,17 @@ def test_links_lead_to_every_incident_once_at_every_limit(api: httpx.Client, loa
 
 
 def test_links_lead_to_every_incident_of_every_filter_once(api: httpx.Client, load: Load) -> None:
-    stored = load([*Status] * 6)
+    stored = load([*Status] * 3)
     for statuses in (chosen for size in range(1, 5) for chosen in combinations(Status, size)):
         wanted = [each.id for each in stored if each.status in statuses]
-        for limit in (1, 6, 100):
+        for limit in (1, 3, 100):
             pages = follow(api, f"/incidents?status={','.join(statuses)}&limit={limit}")
             assert [each["id"] for page in pages for each in page] == wanted
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_thousand_incidents_of_one_millisecond_are_all_listed(api: httpx.Client, load: Load) -> None:
-    stored = load([*Status] * 250)
+def test_several_pages_of_incidents_of_one_millisecond_are_all_listed(api: httpx.Client, load: Load) -> None:
+    stored = load([*Status] * 60)
     assert len({each.created_at for each in stored}) == 1
     listed = [each["id"] for page in follow(api, "/incidents?limit=100") for each in page]
     assert listed == [each.id for each in stored]
@@ -250,8 +250,8 @@ def test_a_thousand_incidents_of_one_millisecond_are_all_listed(api: httpx.Clien
 def test_raising_the_shards_loses_nothing(api: httpx.Client) -> None:
     stored = []
     for store.SHARDS in (1, 2, 7):
-        stored += [create(status=status) for _ in range(5) for status in Status]
-    listed = [each["id"] for page in follow(api, "/incidents?limit=3") for each in page]
+        stored += [create(status=status) for _ in range(3) for status in Status]
+    listed = [each["id"] for page in follow(api, "/incidents?limit=5") for each in page]
     assert listed == [each.id for each in in_order(stored)]
     for each in stored:
         api.patch(f"/incidents/{each.id}", json={"status": "closed"})

@@ -111,6 +111,7 @@ def try_out(browser: Browser, operation: str, id: str | None = None) -> tuple[st
     return browser.read(f"{answer} .response-col_status"), browser.read(f"{answer} .highlight-code code")
 
 
+@pytest.mark.slow
 def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.Client) -> None:
     browser.go(f"{api.base_url}/docs")
     status, body = try_out(browser, "create_incident")
@@ -123,6 +124,7 @@ def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.C
     assert changed["status"] == "in_progress"
 
 
+@pytest.mark.slow
 def test_the_page_is_usable_from_the_keyboard(browser: Browser, api: httpx.Client) -> None:
     browser.go(f"{api.base_url}/docs")
     block = "#operations-incidents-create_incident"
@@ -133,6 +135,7 @@ def test_the_page_is_usable_from_the_keyboard(browser: Browser, api: httpx.Clien
     assert len(api.get("/incidents").json()) == 1
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_telephone(browser: Browser, api: httpx.Client) -> None:
     browser.resize(390)
     browser.go(f"{api.base_url}/docs")
@@ -151,6 +154,7 @@ def test_the_root_leads_to_the_page(api: httpx.Client) -> None:
     assert api.get("/docs").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network(browser: Browser, api: httpx.Client) -> None:
     browser.go(f"{api.base_url}/docs")
     browser.read("#operations-incidents-list_incidents")

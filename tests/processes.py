@@ -1,0 +1,56 @@
+"""The functions in processes of their own, as Lambda's execution environments are. Imports little: each process does."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from botocore.config import Config
+from pydantic import JsonValue
+from werkzeug.test import Client
+
+import store
+from infra.local.gateway import Gateway
+
+Request = tuple[str, str, dict[str, str], dict[str, str]]
+"""Method, path, body, headers."""
+Answer = tuple[int, dict[str, JsonValue], str | None]
+"""Status, body, Idempotent-Replayed."""
+
+_function: Client
+
+
+@contextmanager
+def running(number: int, database: str) -> Iterator[ProcessPoolExecutor]:
+    """Start processes in which `ask` and `change_until_answered` may be called."""
+    with ProcessPoolExecutor(number, get_context("spawn"), _start, (database,)) as processes:
+        yield processes
+
+
+def _start(database: str) -> None:
+    global _function
+    # What DynamoDB does not answer is the client's to repeat; it is not the machine's load that makes a failure.
+    patient = Config(read_timeout=20, retries={"mode": "standard", "total_max_attempts": 1})
+    store._dynamodb = store.connect(database, store.CONFIG.merge(patient))
+    _function = Client(Gateway())
+
+
+def ask(request: Request) -> Answer:
+    """Let this process's function answer."""
+    method, path, body, headers = request
+    response = _function.open(path, method=method, json=body, headers=headers)
+    return response.status_code, response.get_json(), response.headers.get("Idempotent-Replayed")
+
+
+def change_until_answered(change: tuple[str, str, bool]) -> tuple[str, int]:
+    """Change the status as a client does that retries; where it is guarded, from the version just read."""
+    path, status, guarded = change
+    for _ in range(100):
+        code, incident, _ = ask(("GET", path, {}, {}))
+        if code == 200:
+            headers = {"If-Match": f'"{incident["version"]}"'} if guarded else {}
+            code, changed, _ = ask(("PATCH", path, {"status": status}, headers))
+            if code == 200:
+                return status, int(str(changed["version"]))
+        assert code in (412, 503)
+    raise AssertionError("100 attempts were not enough")
