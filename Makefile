@@ -1,5 +1,5 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
-.PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz check format openapi lint-openapi \
+.PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz mutants check format openapi lint-openapi \
 	bench bench-check bench-list build deploy key keys revoke telegram-webhook lock runtime
 .DEFAULT_GOAL := help
 
@@ -42,21 +42,28 @@ database: .venv/for-run  ## the database alone, for a sam local start-api of you
 	@$(python) -m infra.local.sam --sam "" --data "$(DATA)"
 
 # Three processes for two cores: one of them often waits. In the order of the files' names, which have the short ones last.
-# Coverage in two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes. Not 100: one
-# branch (a task is cancelled) depends on how the threads run.
-define run_tests
-$(1) -m slipcover --source functions --branch --json --out .coverage.json -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(2)
-$(1) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 99.9
-endef
+pytest := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+# Coverage in two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes.
+# Not 100: one branch (a task is cancelled) depends on how the threads run.
 test: .venv/for-all  ## run the tests, in a minute, and measure how much of the functions they cover
-	$(call run_tests,$(python),-m "not slow")
+	$(python) -m slipcover --source functions --branch --json --out .coverage.json $(pytest) -m "not slow"
+	$(python) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 99.9
 
 test-runtime: runtime .venv-runtime/for-all  ## run every test, with more random inputs, on Python 3.13, the functions' runtime
-	$(call run_tests,$(runtime_python),--hypothesis-profile=thorough)
+	$(runtime_python) $(pytest) --hypothesis-profile=thorough
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
 	$(python) -m pytest --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
+
+# mutmut works in a folder of its own, which has the project's files as links. The next run goes on with what has not been judged.
+mutants: .venv/for-mutants  ## put small bugs into the functions and show which no test notices, in an hour or two (MUTANTS="store.*")
+	@mkdir -p .mutants/mutants
+	@ln -sfn ../functions .mutants/src
+	@ln -sfn src .mutants/mutants/functions
+	@for each in infra tests template.yaml samconfig.toml pyproject.toml Makefile README.md README.ru.md; do ln -sfn ../$$each .mutants/$$each; done
+	cd .mutants && ../$(python) -m mutmut run $(MUTANTS)
+	cd .mutants && ../$(python) -m mutmut results
 
 # The SAM CLI's output is shown.
 e2e: runtime .venv/for-all .venv-aws/installed $(sam_installed)  ## deploy to an emulated AWS and test the API and the deployment there
@@ -142,6 +149,9 @@ all_pins := $(run_pins) tests/requirements.txt
 	$(call install,$(PYTHON))
 	@touch .venv/for-run
 
+.venv/for-mutants: tests/mutants/requirements.txt | .venv/for-all
+	$(call install,$(PYTHON))
+
 .venv-runtime/for-all: $(all_pins)
 	$(call install,$(RUNTIME))
 
@@ -179,6 +189,7 @@ lock: .venv/for-all  ## pin what pyproject.toml asks for; UPGRADE=1 takes the ne
 	$(compile) pyproject.toml --group local $(call constraints,infra/layer/requirements.txt) --output-file infra/local/requirements.txt
 # aiogram asks for a pydantic older than the functions'. Its models work with theirs, as the tests show.
 	echo pydantic | $(compile) pyproject.toml --group dev --override /dev/stdin $(call constraints,$(run_pins)) --output-file tests/requirements.txt
+	$(compile) --group mutants $(call constraints,$(all_pins)) --output-file tests/mutants/requirements.txt
 	$(compile) --group fastapi-mangum $(addprefix --constraint ,$(all_pins)) --output-file $(peers)/fastapi_mangum/requirements.txt
 	$(compile) --group bare $(addprefix --constraint ,$(all_pins)) --output-file $(peers)/bare/requirements.txt
 	$(compile) --group sam --output-file infra/sam/requirements.txt
