@@ -570,7 +570,6 @@ def test_other_updates_get_nothing_and_are_counted(
         {"message": {"message_id": 1, "chat": {"id": CHAT}, "from": {"id": 1}, "text": "/incident \ud83d"}},
         {"callback_query": {"id": "1", "from": {"id": 1}, "data": f"closed:{UNKNOWN}:1", "inline_message_id": "1"}},
     ],
-    ids=str,
 )
 def test_an_update_of_another_shape_gets_nothing(api: httpx.Client, update: dict[str, object]) -> None:
     assert deliver(api, json.dumps(update)) is None
