@@ -4,7 +4,7 @@ import json
 import secrets
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from botocore.config import Config
@@ -301,42 +301,56 @@ def test_an_allowed_request_is_not_logged_here(keys: Keys, capsys: pytest.Captur
 # ---- when DynamoDB fails
 
 
+class Failing(NamedTuple):
+    """A proxy before moto's DynamoDB, on a real socket, and clients of it."""
+
+    proxy: Proxy
+    patient: "DynamoDBClient"
+    impatient: "DynamoDBClient"
+
+
 @pytest.fixture(scope="module")
-def proxy(serve: Callable[["WSGIApplication"], str]) -> Iterator[Proxy]:
-    """A proxy before moto's DynamoDB, on a real socket, and the authorizer behind it."""
+def failing(serve: Callable[["WSGIApplication"], str]) -> Iterator[Failing]:
+    """One client as on AWS, and one that gives up sooner, at the first attempt."""
     proxy = Proxy(serve(create_backend_app("dynamodb")))
-    with proxy.listening() as address, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(authorize, "_dynamodb", authorize.connect(address))
-        authorize._dynamodb.create_table(**TEMPLATE.table("KeysTable"))
-        yield proxy
-        authorize._dynamodb.delete_table(TableName="KeysTable")
-
-
-@pytest.fixture(scope="module")
-def impatient(proxy: Proxy) -> "DynamoDBClient":  # noqa: ARG001 (the proxy has to be there)
-    """A client of the authorizer's that gives up sooner than on AWS, at the first attempt."""
     once = Config(read_timeout=0.3, retries={"mode": "standard", "total_max_attempts": 1})
-    with pytest.MonkeyPatch.context() as patched:
+    with proxy.listening() as address, pytest.MonkeyPatch.context() as patched:
+        patient = authorize.connect(address)
         patched.setattr(authorize, "CONFIG", authorize.CONFIG.merge(once))
-        return authorize.connect(authorize._dynamodb.meta.endpoint_url)
+        impatient = authorize.connect(address)
+        patched.undo()
+        # Not named as in `keys`: moto has the same tables for its server and for clients in this process.
+        patient.create_table(**TEMPLATE.table("KeysTable") | {"TableName": "FailingTable"})
+        yield Failing(proxy, patient, impatient)
+        patient.delete_table(TableName="FailingTable")
+
+
+@pytest.fixture
+def failing_keys(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """The access keys that the authorizer looks for."""
+    monkeypatch.setattr(authorize, "TABLE", "FailingTable")
+    return Keys(failing.patient, "FailingTable")
 
 
 @pytest.mark.parametrize("fault", [*TRANSIENT, *PERMANENT], ids=repr)
 def test_a_failure_of_dynamodb_is_never_an_answer(
-    proxy: Proxy, fault: Fault, impatient: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+    failing: Failing, failing_keys: Keys, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorize, "_dynamodb", impatient)
-    headers = bearer(Keys(authorize._dynamodb, "KeysTable").create("someone", "observer"))
+    monkeypatch.setattr(authorize, "_dynamodb", failing.impatient)
+    headers = bearer(failing_keys.create("someone", "observer"))
     assert ask(ROUTE, headers)["isAuthorized"]
-    proxy.script = iter([fault])
+    failing.proxy.script = iter([fault])
     with pytest.raises((BotoCoreError, ClientError)):
         ask(ROUTE, headers)
 
 
-def test_one_failure_is_made_good_by_a_second_attempt(proxy: Proxy) -> None:
-    headers = bearer(Keys(authorize._dynamodb, "KeysTable").create("someone", "observer"))
+def test_one_failure_is_made_good_by_a_second_attempt(
+    failing: Failing, failing_keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorize, "_dynamodb", failing.patient)
+    headers = bearer(failing_keys.create("someone", "observer"))
     for fault in (each for each in TRANSIENT if each.status in (0, 500, 503) and not each.stalls):
-        proxy.script = iter([fault])
+        failing.proxy.script = iter([fault])
         assert ask(ROUTE, headers)["isAuthorized"], fault
 
 
