@@ -16,6 +16,7 @@ import re
 import time
 from base64 import b64decode
 from hashlib import sha256
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 from botocore.config import Config
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         context: dict[str, str]
 
     class _Response(TypedDict):
+        status_code: int
         headers: dict[str, str]
         body: bytes
 
@@ -79,13 +81,14 @@ CONFIG = Config(
 def connect(endpoint: str | None = None) -> "DynamoDBClient":
     """A client of DynamoDB, the region's own unless there is another endpoint."""
     client = get_session().create_client("dynamodb", endpoint_url=endpoint, config=CONFIG)
-    client.meta.events.register("before-parse.dynamodb", _reject_truncated_response)
+    client.meta.events.register("before-parse.dynamodb", _reject_broken_response)
     return cast("DynamoDBClient", client)
 
 
-def _reject_truncated_response(response_dict: "_Response", **_: object) -> None:
-    # botocore would find no item in it, and a key that is good would be refused.
-    if len(response_dict["body"]) < int(response_dict["headers"].get("content-length", 0)):
+def _reject_broken_response(response_dict: "_Response", **_: object) -> None:
+    # botocore would find no item in what is cut short or no JSON object, and a key that is good would be refused.
+    body, length = response_dict["body"], int(response_dict["headers"].get("content-length", 0))
+    if len(body) < length or (response_dict["status_code"] == HTTPStatus.OK and not body.startswith(b"{")):
         raise ConnectionClosedError(endpoint_url="dynamodb")
 
 

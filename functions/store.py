@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, cast
 from zlib import crc32
@@ -92,13 +92,19 @@ def parse_response(response_dict: "_Response", customized_response_dict: dict[st
     """Parse a successful response in one go, and leave botocore an empty object to walk through.
 
     botocore looks up the type of every value in its model of DynamoDB: 40 % of a warm list's CPU time. What the store asks
-    for comes out the same either way, as it holds no binary values. Errors, and what is not JSON, are left to botocore.
+    for comes out the same either way, as it holds no binary values. Errors are left to botocore. A success that is no JSON
+    object is an error like a cut connection: botocore would take it for an empty object, and a write for done.
     """
     if response_dict["status_code"] != HTTPStatus.OK:
         return
-    with suppress(ValueError):
-        customized_response_dict.update(from_json(response_dict["body"]))
-        response_dict["body"] = b"{}"
+    try:
+        parsed = from_json(response_dict["body"])
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ConnectionClosedError(endpoint_url="dynamodb")
+    customized_response_dict.update(parsed)
+    response_dict["body"] = b"{}"
 
 
 T = TypeVar("T")

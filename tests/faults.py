@@ -29,6 +29,8 @@ PASSING = [
     Fault("cut before the work"),
     Fault("cut after the work", done=True),
     Fault("cut in the midst of the answer", done=True, status=200),
+    Fault("not JSON", status=200, answer=b"<html>"),
+    Fault("no JSON object", status=200, answer=b"[]"),
     Fault("stalled before the work", stalls=True),
     Fault("stalled after the work", done=True, stalls=True),
     Fault("failed", status=500, code="InternalServerError"),

@@ -1,7 +1,10 @@
 """The authorizer, with events as an HTTP API sends them, on moto's DynamoDB."""
 
+import io
 import json
 import secrets
+import sys
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -268,6 +271,7 @@ def test_two_keys_of_one_name_are_good_until_each_is_revoked(keys: Keys) -> None
 
 
 def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    before = time.time()
     reporter, unknown = keys.create("someone", "reporter"), f"inc_{secrets.token_urlsafe(32)}"
     for headers in (bearer("a-secret"), bearer(unknown), bearer(reporter)):
         ask(ROUTE, headers)
@@ -284,6 +288,9 @@ def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pyt
     for line in lines:
         assert line["route"] == ROUTE
         assert line["request_id"]
+        timestamp = line["_aws"]["Timestamp"]  # milliseconds since 1970
+        assert isinstance(timestamp, int)
+        assert before - 1 <= timestamp / 1000 <= time.time()
         (directive,) = line["_aws"]["CloudWatchMetrics"]
         assert directive == {
             "Namespace": "IncidentApi/local",
@@ -291,6 +298,14 @@ def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pyt
             "Metrics": [{"Name": "Refusals", "Unit": "Count"}],
         }
         assert line["Refusals"] == 1
+
+
+def test_a_refusal_is_logged_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda may stop the process as soon as it has the answer."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    ask(ROUTE, {})
+    assert b"no access key" in written.getvalue()
 
 
 def test_an_allowed_request_is_not_logged_here(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,6 +208,8 @@ def test_a_key_is_1_to_255_visible_ascii_characters(api: httpx.Client, key: str 
         "/incidents", json=GOOD, headers={b"Idempotency-Key": key.encode() if isinstance(key, str) else key}
     )
     assert bad_input(response) == [["header", "idempotency-key"]]
+    (error,) = response.json()["errors"]
+    assert error["msg"] == "Input should be 1 to 255 visible ASCII characters"
     assert api.get("/incidents").json() == []
 
 

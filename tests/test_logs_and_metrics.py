@@ -1,7 +1,9 @@
 """What the functions log and count, as CloudWatch gets it."""
 
+import io
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -70,6 +72,14 @@ def test_a_failure_of_dynamodb_is_counted_when_it_happens(
     line = json.loads(capsys.readouterr().out)
     assert counted(line) == {"Unavailable"}
     assert before - 1 <= line["_aws"]["Timestamp"] / 1000 <= time.time()  # milliseconds since 1970
+
+
+def test_a_request_is_logged_before_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda may stop the process as soon as it has the response."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    Client(Gateway()).get("/incidents?limit=0", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    assert json.loads(written.getvalue())["status_code"] == 422
 
 
 def test_every_metric_of_a_request_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

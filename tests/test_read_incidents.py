@@ -1,6 +1,7 @@
 """GET /incidents, GET /incidents/{id} and GET /incidents/{id}/history."""
 
 import json
+import re
 from base64 import urlsafe_b64encode
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -117,6 +118,7 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
         ("cursor=", [["query", "cursor"]]),
         (f"cursor={encoded(POSITION + '0')}", [["query", "cursor"]]),
         (f"cursor={encoded(POSITION + chr(10))}", [["query", "cursor"]]),
+        (f"cursor={encoded(POSITION.replace('2025', '٢٠٢٥'))}", [["query", "cursor"]]),
         ("cursor=%D1%8F%00", [["query", "cursor"]]),
         ("status=x&limit=0&cursor=0", [["query", "status", 0], ["query", "limit"], ["query", "cursor"]]),
     ],
@@ -124,6 +126,18 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
 def test_bad_parameters_are_all_named(api: httpx.Client, query: str, bad: list[list[str | int]]) -> None:
     response = api.get(f"/incidents?{query}")
     assert bad_input(response) == bad
+
+
+TIME = "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00Z or 2025-11-08T22:00:00+03:00"
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [("cursor=garbage", "Input should be a cursor from a Link header"), ("until=yesterday", TIME)],
+)
+def test_what_a_parameter_should_be_is_said(api: httpx.Client, query: str, says: str) -> None:
+    (error,) = assert_problem(api.get(f"/incidents?{query}"), 422)["errors"]
+    assert error["msg"] == says
 
 
 def test_a_list_can_be_bounded_in_time(api: httpx.Client) -> None:
@@ -143,6 +157,8 @@ def test_a_list_can_be_bounded_in_time(api: httpx.Client) -> None:
     later = times[1].replace("Z", "9Z")
     assert listed(since=later) == [newest["id"]]
     assert listed(until=later) == [middle["id"], oldest["id"]]
+    # No part of one, however many digits it is written with.
+    assert listed(since=times[1].replace("Z", "000Z")) == [newest["id"], middle["id"]]
 
 
 def created_apart(api: httpx.Client) -> dict[str, str]:
@@ -181,7 +197,9 @@ def test_a_link_repeats_the_bounds(api: httpx.Client) -> None:
     query = {"since": "2025-11-08T22:00:00+03:00", "until": "2999-11-08T22:00:00.5+03:00", "limit": "1"}
     link = api.get("/incidents", params=query).links["next"]["url"]
     bounds = {"since": ["2025-11-08T19:00:00.000Z"], "until": ["2999-11-08T19:00:00.500Z"]}
-    assert parse_qs(urlsplit(link).query).items() >= bounds.items()
+    asked = parse_qs(urlsplit(link).query)
+    assert asked.items() >= bounds.items()
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", asked["cursor"][0])
 
 
 def test_a_cursor_need_not_be_an_incidents(api: httpx.Client) -> None:
