@@ -76,6 +76,21 @@ def test_one_incident_is_read_with_strong_consistency(api: httpx.Client, sent: l
     assert [each["ConsistentRead"] for each in sent] == [True, True]
 
 
+def test_botocore_has_nothing_left_to_parse(api: httpx.Client) -> None:
+    """Its own way takes almost twice a list's CPU time."""
+    bodies: list[bytes] = []
+
+    def note(response_dict: dict[str, bytes], **_: object) -> None:
+        bodies.append(response_dict["body"])
+
+    report(api)
+    events = store._dynamodb.meta.events
+    events.register_last("before-parse.dynamodb", note)
+    assert len(api.get("/incidents?status=open").json()) == 1
+    events.unregister("before-parse.dynamodb", note)
+    assert bodies == [b"{}"]
+
+
 @pytest.mark.parametrize(
     ("query", "limits"), [("status=open&limit=10", [11]), ("limit=50", [16] * 4), ("limit=1", [2] * 4)]
 )

@@ -138,4 +138,6 @@ def test_an_if_match_that_is_no_etag_of_ours_is_a_422(api: httpx.Client, if_matc
     incident = report(api)
     response = api.patch(f"/incidents/{incident['id']}", json=CLOSED, headers={"If-Match": if_match})
     assert bad_input(response) == [["header", "if-match"]]
+    (error,) = response.json()["errors"]
+    assert error["msg"] == 'Input should be an ETag of the incident, such as "1", or *'
     assert api.get(f"/incidents/{incident['id']}").json() == incident
