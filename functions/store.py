@@ -195,8 +195,9 @@ def set_status(
     """Have `by` give an incident another status; return it as it now stands, and whether this call changed it.
 
     An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
-    So is one that has none of the statuses `only_from`, where any are given. Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; after `MAX_CHANGES`
-    changes, `TooManyChanges`. Raises `IncidentNotFound`.
+    So is one that has none of the statuses `only_from`, where any are given. Otherwise, where a `version` is given and the
+    incident has another one, raises `VersionConflict`; after `MAX_CHANGES` changes, `TooManyChanges`. Raises
+    `IncidentNotFound`.
     """
     time = now()
     condition = "attribute_exists(id) AND #status <> :status AND #version <= :changes"

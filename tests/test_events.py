@@ -139,6 +139,13 @@ def headers_of(created: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in created.items() if name in ("Content-Type", "ETag")}
 
 
+@pytest.mark.usefixtures("table")
+def test_a_parameters_name_that_utf_8_cannot_write_is_named_as_far_as_it_can() -> None:
+    event = http_event("GET", "/incidents", route_key="GET /incidents") | {"queryStringParameters": {"a\ud800": "1"}}
+    status, _, body = answer_of("read_incidents", event)
+    assert (status, [error["loc"] for error in json.loads(body)["errors"]]) == (422, [["query", "a?"]])
+
+
 NEW = {"description": "The report was not exported"}
 
 

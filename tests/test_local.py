@@ -266,6 +266,9 @@ def test_every_request_is_logged_without_its_body(run_local: RunLocal) -> None:
     assert f" GET /incidents/{incident['id']}?a=b 422 " in log
     assert str(local.data) in log
     assert "a secret" not in log
+    of_functions = (local.data / "functions.log").read_text()
+    assert [json.loads(line)["status_code"] for line in of_functions.splitlines()] == [201, 422]
+    assert "a secret" not in of_functions
 
 
 def test_other_routes_are_not_found(api: httpx.Client) -> None:

@@ -119,6 +119,8 @@ class Gateway:
         started = time.monotonic()
         # Through JSON both ways, in UTF-8, as Lambda does: what cannot be written fails here too.
         answer = handler(json.loads(json.dumps(event)), Context(route.function))
+        if not isinstance(answer.get("statusCode"), int):
+            raise FunctionFailed(f"{route.function} returned no statusCode.")
         if (took := time.monotonic() - started) > timeout:
             raise FunctionFailed(f"{route.function} ran for {took:.1f} s; Lambda ends it after {timeout} s.")
         payload = json.dumps(answer, ensure_ascii=False).encode()
