@@ -53,7 +53,8 @@ def test_a_control_character_is_refused(api: httpx.Client, codes: range) -> None
     for character in {chr(code) for code in codes} - {"\t", "\n", "\r"}:
         response = api.post("/incidents", json=GOOD | {"description": f"a{character}b"})
         assert bad_input(response) == [["body", "description"]], repr(character)
-        assert "control characters" in response.json()["errors"][0]["msg"]
+        (error,) = response.json()["errors"]
+        assert error["msg"] == "String should have no control characters other than tabs and line ends"
     assert api.get("/incidents").json() == []
 
 
@@ -63,7 +64,8 @@ def test_a_control_character_is_refused(api: httpx.Client, codes: range) -> None
 def test_a_description_without_a_visible_character_is_refused(api: httpx.Client, character: str) -> None:
     response = api.post("/incidents", json=GOOD | {"description": f"{character} {character}"})
     assert bad_input(response) == [["body", "description"]]
-    assert "visible" in response.json()["errors"][0]["msg"]
+    (error,) = response.json()["errors"]
+    assert error["msg"] == "String should have at least 1 visible character"
     assert api.get("/incidents").json() == []
 
 
