@@ -54,7 +54,7 @@ test-runtime: runtime .venv-runtime/for-all  ## run every test, with more random
 	$(runtime_python) $(pytest) --hypothesis-profile=thorough
 
 fuzz: .venv/for-all  ## look for a request, a fault or a list that breaks a rule, for some ten minutes
-	$(python) -m pytest --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py tests/test_events.py tests/test_faults.py tests/test_paging.py
+	$(python) -m pytest --numprocesses 3 --hypothesis-profile=fuzz -m hypothesis
 
 # mutmut works in a folder of its own, which has the project's files as links. The next run goes on with what has not been judged.
 mutants: .venv/for-mutants  ## put small bugs into the functions and show which no test notices, in an hour or two (MUTANTS="store.*")

@@ -46,7 +46,7 @@ ALLOWED_SKIPS: dict[str, str] = {}
 # No deadline: how fast the machine is must not decide whether a test passes.
 settings.register_profile("test", max_examples=10, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
-settings.register_profile("fuzz", max_examples=3000, deadline=None)
+settings.register_profile("fuzz", max_examples=1000, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

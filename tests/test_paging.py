@@ -212,6 +212,7 @@ class Lists(RuleBasedStateMachine):
         assert store.newest(list(Status), len(self._model) + 1) == in_order(self._model)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("table", "shards")
 def test_lists_are_those_of_a_plain_list(clock: Clock) -> None:
     Lists.clock = clock
