@@ -215,6 +215,12 @@ def test_a_key_is_1_to_255_visible_ascii_characters(api: httpx.Client, key: str 
     assert api.get("/incidents").json() == []
 
 
+def test_a_body_without_a_content_type_is_taken_for_json(api: httpx.Client) -> None:
+    response = api.post("/incidents", content=json.dumps(GOOD))
+    assert "Content-Type" not in response.request.headers
+    assert response.status_code == 201
+
+
 @pytest.mark.parametrize("path", ["/incidents/1", "/incidents/1/2", "/incidents//"])
 def test_nothing_is_created_under_another_path(api: httpx.Client, path: str) -> None:
     assert "route" in assert_problem(api.post(path, json=GOOD), 404)["detail"]

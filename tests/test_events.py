@@ -146,8 +146,9 @@ def test_a_parameters_name_that_utf_8_cannot_write_is_named_as_far_as_it_can() -
     assert (status, [error["loc"] for error in json.loads(body)["errors"]]) == (422, [["query", "a?"]])
 
 
-def test_a_body_that_is_not_base64_is_a_400() -> None:
-    event = http_event("POST", "/incidents", route_key="POST /incidents") | {"body": "e30=!", "isBase64Encoded": True}
+@pytest.mark.parametrize("body", [{"body": "e30=!", "isBase64Encoded": True}, {"body": '{"a": "\ud800"}'}])
+def test_a_body_that_is_neither_base64_nor_utf_8_is_a_400(body: Event) -> None:
+    event = http_event("POST", "/incidents", route_key="POST /incidents") | body
     assert answer_of("create_incident", event)[0] == 400
 
 

@@ -220,6 +220,13 @@ def test_a_cursor_need_not_be_an_incidents(api: httpx.Client) -> None:
     assert api.get(f"/incidents?cursor={encoded(POSITION)}").json() == []
 
 
+def test_a_cursor_does_not_lift_the_bound(api: httpx.Client) -> None:
+    report(api)
+    cursor = encoded(POSITION.replace("2025", "2999"))
+    assert len(api.get(f"/incidents?cursor={cursor}").json()) == 1
+    assert api.get(f"/incidents?cursor={cursor}&until=2025-11-08T22:00:00Z").json() == []
+
+
 def test_one_incident_can_be_read(api: httpx.Client) -> None:
     incident = report(api)
     response = api.get(f"/incidents/{incident['id']}")
