@@ -3,6 +3,7 @@
 import gc
 import importlib
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -276,6 +277,38 @@ def test_a_journal_of_mostly_outdated_lines_is_replaced_at_the_start(run_local: 
 def test_an_item_of_which_the_last_line_is_the_key_alone_is_gone(tmp_path: Path) -> None:
     write(tmp_path, item(1), item(2), key(1))
     assert items(tmp_path) == {str(UUID(int=2)): line(item(2))}
+
+
+@pytest.fixture
+def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """What is made to reach the disk, which a power failure would show: each file, and what it holds by then."""
+    calls: list[tuple[str, bytes]] = []
+
+    def fsync(number: int) -> None:
+        inode = os.fstat(number).st_ino
+        found = [path for path in (tmp_path, *tmp_path.iterdir()) if path.stat().st_ino == inode]
+        calls.extend((path.name, b"" if path.is_dir() else path.read_bytes()) for path in found)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return calls
+
+
+def test_a_line_is_on_the_disk_before_it_is_acknowledged(tmp_path: Path, synced: list[tuple[str, bytes]]) -> None:
+    journal = Journal(tmp_path)
+    assert synced == [(tmp_path.name, b"")]
+    for number in (1, 2):
+        journal.append(line(item(number)))
+    journal.close()
+    path = "incidents.jsonl"
+    assert synced[1:] == [(path, line(item(1))), (path, line(item(1)) + line(item(2)))]
+
+
+def test_a_new_journal_is_on_the_disk_before_and_after_it_replaces_the_old_one(
+    tmp_path: Path, synced: list[tuple[str, bytes]]
+) -> None:
+    write(tmp_path, item(1), item(1), item(1, "closed#0"))
+    items(tmp_path)
+    assert synced == [(tmp_path.name, b""), ("incidents.new", line(item(1, "closed#0"))), (tmp_path.name, b"")]
 
 
 def test_a_journal_of_mostly_current_lines_is_left_alone(tmp_path: Path) -> None:
