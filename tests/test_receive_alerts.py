@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 import receive_alerts
 import store
-from incident import MAX_DESCRIPTION, Status, id_for_episode, key_for_alert
+from incident import MAX_DESCRIPTION, Status, id_for_episode, key_for_alert, parse_instant
 from store import Episode
 from tests.conftest import ROOT, TEMPLATE
 from tests.steps import assert_problem, bad_input
@@ -244,6 +244,20 @@ def test_an_instant_is_the_same_however_it_is_written(api: httpx.Client, start: 
     assert send(api, alert()) == [1, 0, 0]
     assert send(api, alert(startsAt=start)) == [0, 0, 1]
     assert send(api, alert("resolved", startsAt=start)) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "nanoseconds"), [("", "000000000"), (".5", "500000000"), (".0000000059", "000000005")]
+)
+def test_an_instant_is_kept_to_the_nanosecond(fraction: str, nanoseconds: str) -> None:
+    assert parse_instant(f"2026-11-24T02:17:50{fraction}Z") == f"2026-11-24T02:17:50.{nanoseconds}Z"
+
+
+def test_the_ids_of_alerts_never_change() -> None:
+    """With others, an alert that goes on firing would be recorded twice."""
+    starts = "2026-11-24T02:17:50.912104000Z"
+    assert id_for_episode(None, FINGERPRINT, starts) == "bfd84871-7074-5d1b-9741-dbdf906ece1a"
+    assert id_for_episode("grafana", FINGERPRINT, starts) == "bbcdb7e2-cd86-52bd-ba73-2e66aef0e16b"
 
 
 def test_another_fingerprint_and_a_later_start_are_other_incidents(api: httpx.Client) -> None:
