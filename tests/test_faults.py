@@ -390,6 +390,7 @@ def race(listening: tuple[Proxy, str], processes: ProcessPoolExecutor) -> Race:
     return lambda requests: list(processes.map(ask, requests))
 
 
+@pytest.mark.slow
 def test_100_creates_with_one_key_are_one_incident(race: Race) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answers = race([("POST", "/incidents", NEW, key)] * 100)
@@ -402,6 +403,7 @@ def test_100_creates_with_one_key_are_one_incident(race: Race) -> None:
     assert (status, problem["title"]) == (422, "Unprocessable Content")
 
 
+@pytest.mark.slow
 def test_of_100_changes_of_one_version_one_is_made(race: Race) -> None:
     path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
     statuses = ["in_progress", "resolved", "closed", "open"] * 25
@@ -416,6 +418,7 @@ def test_of_100_changes_of_one_version_one_is_made(race: Race) -> None:
             assert status == 412 or (status, answer["version"], asked) == (200, 1, "open")
 
 
+@pytest.mark.slow
 def test_every_unguarded_change_is_a_version(race: Race) -> None:
     path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
     statuses = ["in_progress", "resolved", "closed"] * 15
@@ -426,6 +429,7 @@ def test_every_unguarded_change_is_a_version(race: Race) -> None:
     assert {incident["version"] for _, incident, _ in answers} == {*range(2, int(str(stored["version"])) + 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_race_through_faults_is_in_the_history_version_by_version(
     listening: tuple[Proxy, str], processes: ProcessPoolExecutor, race: Race, *, guarded: bool
