@@ -46,7 +46,7 @@ pytest := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Coverage in two steps: --fail-under in the first one would print what it has deleted, the results of pytest's processes.
 # Not 100: one branch (a task is cancelled) depends on how the threads run.
-test: .venv/for-all  ## run the tests, in a minute, and measure how much of the functions they cover
+test: .venv/for-all  ## run the tests, in about a minute, and measure how much of the functions they cover
 	$(python) -m slipcover --source functions --branch --json --out .coverage.json $(pytest) -m "not slow"
 	$(python) -m slipcover --merge .coverage.json --out .coverage.json --branch --skip-covered --fail-under 99.9
 
