@@ -262,9 +262,8 @@ def _store(report: Report, known: Episode | None) -> Outcome:
         latest = latest_after(report.alert, known)
         if latest == known or store.set_latest_episode(report.key, latest, known):
             break
-        known = store.latest_episodes([report.key])[
-            report.key
-        ]  # another request was faster, or an earlier attempt of this one
+        # Another request was faster, or an earlier attempt of this one.
+        known = store.latest_episodes([report.key])[report.key]
     if report.alert.status == "resolved":
         return _resolve(report, latest)
     if latest.recorded:

@@ -148,9 +148,8 @@ def receive_telegram(
 def _is_served(chat: _Chat) -> bool:
     if str(chat.id) in CHATS:
         return True
-    app.log(
-        chat_id=str(chat.id)
-    )  # to add it to the parameter; a chat's id also changes when a group becomes a supergroup
+    # To add it to the parameter. A chat's id also changes when a group becomes a supergroup.
+    app.log(chat_id=str(chat.id))
     return False
 
 

@@ -421,7 +421,7 @@ def test_of_100_changes_of_one_version_one_is_made(race: Race) -> None:
 @pytest.mark.slow
 def test_every_unguarded_change_is_a_version(race: Race) -> None:
     path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
-    statuses = ["in_progress", "resolved", "closed"] * 15
+    statuses = ["in_progress", "resolved", "closed"] * 33
     answers = race([("PATCH", path, {"status": status}, {}) for status in statuses])
     ((_, stored, _),) = race([("GET", path, {}, {})])
     assert [incident["status"] for _, incident, _ in answers] == statuses
@@ -437,8 +437,8 @@ def test_a_race_through_faults_is_in_the_history_version_by_version(
     proxy, _ = listening
     path = f"/incidents/{race([('POST', '/incidents', NEW, {})])[0][1]['id']}"
     dice = random.Random(guarded)  # noqa: S311
-    proxy.script = iter([dice.choice(QUICK) if dice.random() < 0.3 else None for _ in range(120)])
-    statuses = ["in_progress", "resolved", "closed", "open"] * 10
+    proxy.script = iter([dice.choice(QUICK) if dice.random() < 0.3 else None for _ in range(300)])
+    statuses = ["in_progress", "resolved", "closed", "open"] * 25
     answers = list(processes.map(change_until_answered, [(path, status, guarded) for status in statuses]))
     proxy.script = iter(())
     ((_, stored, _), (_, history, _)) = race([("GET", path, {}, {}), ("GET", f"{path}/history", {}, {})])

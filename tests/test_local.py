@@ -32,7 +32,11 @@ def every_incident(api: httpx.Client) -> list[dict[str, str]]:
     return [incident for page in follow(api, "/incidents?limit=100") for incident in page]
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGINT, signal.SIGTERM)]
+    + [pytest.param(signal.SIGKILL)],
+)
 def test_everything_is_there_after_a_restart(run_local: RunLocal, how: int) -> None:
     local = run_local()
     incidents = [report(local.client, f"Самокат {number}") for number in range(3)]
@@ -84,7 +88,8 @@ def test_a_kill_in_a_stream_of_creates_loses_and_doubles_nothing(run_local: RunL
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "enough"), [(signal.SIGINT, 1), (signal.SIGTERM, 50)])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("enough", [1, 10, 50])
 def test_a_signal_among_concurrent_requests_cuts_none_of_them_off(run_local: RunLocal, how: int, enough: int) -> None:
     local = run_local()
     acknowledged: list[dict[str, str]] = []
@@ -116,13 +121,14 @@ def recorded(data: Path) -> list[str]:
     return [json.loads(line)["id"]["S"] for line in (data / "incidents.jsonl").read_text().splitlines()]
 
 
-def test_a_signal_does_not_wait_for_a_request_that_does_not_arrive(run_local: RunLocal) -> None:
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_a_signal_does_not_wait_for_a_request_that_does_not_arrive(run_local: RunLocal, how: int) -> None:
     local = run_local()
     address = (local.client.base_url.host, local.client.base_url.port or 0)
     with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
         slow.sendall(b"POST /incidents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         local.client.get("/incidents")  # accepted after them
-        assert local.stop(signal.SIGTERM).endswith("Stopped.\n")
+        assert local.stop(how).endswith("Stopped.\n")
         assert silent.recv(1000) == b""
         assert slow.recv(1000).startswith(b"HTTP/1.1 503 ")
     assert local.process.returncode == 0

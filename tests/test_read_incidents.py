@@ -266,7 +266,7 @@ def test_reading_one_incident_takes_no_parameter(api: httpx.Client) -> None:
     assert bad_input(api.get(f"/incidents/{incident['id']}?fields=status")) == [["query", "fields"]]
 
 
-@pytest.mark.parametrize("character", ["🛴", '"'])
+@pytest.mark.parametrize("character", ["🛴", '"', "\\", "\n", "я"])
 def test_a_page_of_the_longest_descriptions_is_within_lambdas_limit(api: httpx.Client, character: str) -> None:
     """By a tenth of one. A character takes at most 4 bytes of UTF-8, or 4 where JSON escapes it twice: in the body, and in Lambda's response."""
     for _ in range(10):

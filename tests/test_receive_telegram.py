@@ -409,8 +409,15 @@ def test_a_list_of_nothing_says_so(api: httpx.Client, chat: Chat) -> None:
 
 @pytest.mark.parametrize(
     ("description", "by", "number"),
-    [("x", ANNA, 75), ("Самокат не отвечает. " * 20, BORIS, 40), ("🛴" * 10_000, ANNA, 40)],
-    ids=["short", "long", "emoji"],
+    [
+        ("x", ANNA, 75),
+        ("Самокат не отвечает. " * 20, BORIS, 40),
+        ("🛴" * 10_000, ANNA, 40),
+        pytest.param("x", BORIS, 100, marks=pytest.mark.slow),
+        pytest.param("Самокат не отвечает. " * 20, ANNA, 100, marks=pytest.mark.slow),
+        pytest.param("🛴" * 10_000, BORIS, 100, marks=pytest.mark.slow),
+    ],
+    ids=["short-ru", "long-en", "emoji-ru", "short-en", "long-ru", "emoji-en"],
 )
 def test_a_list_has_as_many_as_fit_and_leads_to_the_rest(
     api: httpx.Client, chat: Chat, description: str, by: types.User, number: int
