@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from aiogram.methods import SetMyCommands, SetWebhook
-from aiogram.types import BotCommand
 
 import receive_telegram
 from infra import telegram
@@ -27,6 +25,8 @@ def programs(tmp_path: Path) -> Path:
 
 
 def test_the_commands_set_the_webhook_with_a_key_of_its_own(programs: Path) -> None:
+    from aiogram.methods import SetWebhook  # here, as in tests/telegram.py
+
     ran = subprocess.run(
         ["sh", "-c", telegram.instructions(API, "incidents-2")],
         input=PASTED + "\n",
@@ -54,6 +54,9 @@ def test_no_secret_is_printed() -> None:
 
 
 def test_the_menu_has_the_commands_that_the_bot_answers() -> None:
+    from aiogram.methods import SetMyCommands
+    from aiogram.types import BotCommand
+
     menus = re.findall(r"(?:^#   .*\n)+", telegram.instructions(API, "incident-api"), re.MULTILINE)
     assert len(menus) == 2
     for menu in menus:
