@@ -250,7 +250,7 @@ def latest_after(alert: Alert, known: Episode | None) -> Episode:
             return known
         return Episode(alert.starts)
     if known and alert.overlaps(known):
-        return known if known.ends else known._replace(ends=alert.end or alert.starts)
+        return known if known.ends else known._replace(ends=alert.end or max(alert.starts, known.starts))
     if known is None or alert.starts > known.starts:
         return Episode(alert.starts, alert.end or alert.starts)
     return known
@@ -278,15 +278,18 @@ def _store(report: Report, known: Episode | None) -> Outcome:
 def _resolve(report: Report, latest: Episode) -> Outcome:
     alert = report.alert
     starts = latest.starts if alert.overlaps(latest) else alert.starts
-    for incident_id in dict.fromkeys([report.incident_id(alert.starts), report.incident_id(starts)]):
-        try:
-            _, changed = store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)
-        except IncidentNotFound:
-            continue
-        except TooManyChanges:  # a retry would not change that
-            return "unchanged"
-        return "resolved" if changed else "unchanged"
-    return "created" if _record(report, starts, Status.RESOLVED) else "unchanged"
+    while True:
+        for incident_id in dict.fromkeys([report.incident_id(alert.starts), report.incident_id(starts)]):
+            try:
+                _, changed = store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)
+            except IncidentNotFound:
+                continue
+            except TooManyChanges:  # a retry would not change that
+                return "unchanged"
+            return "resolved" if changed else "unchanged"
+        if _record(report, starts, Status.RESOLVED):
+            return "created"
+        # Another request has recorded it since, perhaps as open.
 
 
 def _record(report: Report, starts: str, status: Status) -> bool:

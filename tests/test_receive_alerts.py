@@ -13,7 +13,16 @@ from pydantic import JsonValue
 
 import receive_alerts
 import store
-from incident import MAX_DESCRIPTION, Status, id_for_episode, key_for_alert, parse_instant
+from incident import (
+    MAX_DESCRIPTION,
+    Incident,
+    NewIncident,
+    Source,
+    Status,
+    id_for_episode,
+    key_for_alert,
+    parse_instant,
+)
 from store import Episode
 from tests.conftest import ROOT, TEMPLATE
 from tests.steps import assert_problem, bad_input
@@ -299,10 +308,28 @@ def test_an_episode_that_was_never_reported_ends_after_one_that_was(api: httpx.C
     assert statuses(api) == ["resolved", "resolved"]
 
 
-def test_a_late_start_of_another_replica_opens_nothing(api: httpx.Client) -> None:
-    assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [1, 0, 0]
+@pytest.mark.parametrize("known", [[], [alert(startsAt=FIRST)]], ids=["unknown", "known"])
+def test_a_late_start_of_another_replica_opens_nothing(api: httpx.Client, known: list[Json]) -> None:
+    send(api, *known)
+    send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD))
     assert send(api, alert(startsAt=SECOND)) == [0, 0, 1]
     assert statuses(api) == ["resolved"]
+
+
+def test_the_end_that_is_reported_first_stands(api: httpx.Client) -> None:
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=SECOND)) == [1, 0, 0]
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [0, 0, 1]
+    assert send(api, alert(startsAt="2026-11-24T02:30:00Z")) == [1, 0, 0]
+    assert statuses(api) == ["open", "resolved"]
+
+
+def test_without_an_end_an_episode_ends_when_it_started(api: httpx.Client) -> None:
+    send(api, alert(startsAt=SECOND))
+    assert send(api, alert("resolved", startsAt=FIRST, endsAt=None)) == [0, 1, 0]
+    assert send(api, alert("resolved", startsAt=SECOND, endsAt=THIRD)) == [0, 0, 1]
+    assert send(api, alert("resolved", startsAt="2026-11-24T02:30:00Z", endsAt=THIRD)) == [1, 0, 0]
+    assert send(api, alert(startsAt=THIRD)) == [1, 0, 0]
+    assert statuses(api) == ["open", "resolved", "resolved"]
 
 
 @pytest.mark.parametrize(("start", "expected"), [(FIRST, ["open", "resolved"]), (SECOND, ["resolved", "open"])])
@@ -408,13 +435,13 @@ def test_a_body_may_have_1_mib(api: httpx.Client) -> None:
     assert statuses(api) == ["open"]
 
 
-@pytest.mark.parametrize("truncated", [0, 2, None, "many", -1])
+@pytest.mark.parametrize("truncated", [0, 1, 2, None, "many", -1])
 def test_alerts_that_were_left_out_are_counted(
     api: httpx.Client, truncated: JsonValue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert api.post("/alerts", json={"alerts": [alert()], "truncatedAlerts": truncated}).status_code == 200
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert line.get("AlertsTruncated") == (2 if truncated == 2 else None)
+    assert line.get("AlertsTruncated") == (truncated if truncated in (1, 2) else None)
 
 
 def test_what_becomes_of_many_alerts_is_counted_once_for_all(
@@ -468,6 +495,24 @@ def test_what_another_request_has_written_down_in_the_meantime_is_taken_into_acc
     assert send(api, sent) == [1, 0, 0]
     (incident,) = api.get("/incidents").json()
     assert (incident["id"], incident["status"]) == (id_for_episode(None, FINGERPRINT, recorded_start), status)
+
+
+@pytest.mark.parametrize(("status", "counts"), [(Status.OPEN, [0, 1, 0]), (Status.RESOLVED, [0, 0, 1])])
+def test_an_incident_that_another_request_records_in_the_meantime_is_resolved(
+    api: httpx.Client, status: Status, counts: list[int]
+) -> None:
+    """The other one, which says that the alert fires, has looked before this one, which says that it is resolved."""
+    events = store._dynamodb.meta.events
+    event = "request-created.dynamodb.PutItem"
+    new = NewIncident(description="Самокат #4567 не отвечает", source=Source.MONITORING, status=status)
+
+    def interrupt(**_: object) -> None:
+        events.unregister(event, interrupt)
+        store.add(Incident.report(new, id=id_for_episode(None, FINGERPRINT, SEEN)), None)
+
+    events.register(event, interrupt)
+    assert send(api, alert("resolved")) == counts
+    assert statuses(api) == ["resolved"]
 
 
 # ---- the description

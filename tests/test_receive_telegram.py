@@ -288,12 +288,33 @@ def test_a_button_of_an_incident_that_is_gone_is_an_alert(api: httpx.Client, cha
 
 
 def test_an_incident_that_takes_no_more_changes_is_an_alert(
-    api: httpx.Client, chat: Chat, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     incident_id, below = record(api, chat)
     monkeypatch.setattr(store, "MAX_CHANGES", 0)
+    capsys.readouterr()
     assert alerted(deliver(api, chat.tap(below["Закрыть"]))) == messages.RUSSIAN.too_many_changes
+    assert counted(capsys) == ("Conflicts", None, None)
     assert len(history(api, incident_id)) == 1
+
+
+def test_what_a_tap_does_is_counted(api: httpx.Client, chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    incident_id, below = record(api, chat)
+    capsys.readouterr()
+    close = chat.tap(below["Закрыть"])
+    deliver(api, close)
+    assert counted(capsys) == ("StatusesSet", "closed", incident_id)
+    deliver(api, close)
+    assert counted(capsys) == (None, None, incident_id)
+    deliver(api, chat.tap(below["В работу"]))
+    assert counted(capsys) == ("Conflicts", None, None)
+
+
+def counted(capsys: pytest.CaptureFixture[str]) -> tuple[str | None, str | None, str | None]:
+    """The metric of the last request, its status, and the incident that the request was about."""
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"] if "_aws" in line else [{"Name": None}]
+    return metrics[0]["Name"], line.get("status"), line.get("incident_id")
 
 
 @pytest.mark.parametrize(
@@ -721,6 +742,33 @@ def test_every_alert_fits(words: messages.Words) -> None:
 def test_no_message_has_room_for_all_that_a_list_asks_for(words: messages.Words) -> None:
     shortest = open_incident("x").model_copy(update={"created_at": (datetime.now(UTC) - timedelta(days=1)).isoformat()})
     assert "/incidents_" in messages.list_text(words, [shortest] * messages.MAX_LISTED)
+
+
+@pytest.mark.parametrize("words", [messages.ENGLISH, messages.RUSSIAN])
+def test_a_list_takes_all_the_room_that_a_message_has(words: messages.Words) -> None:
+    def shown(*lengths: int) -> str:
+        return messages.list_text(words, [open_incident("x" * length) for length in lengths])
+
+    around = units(shown(1)) - units(words.active) - 1
+    rest = units(f"\n\n{words.older.format(f'/incidents_{0:032}')}")
+    share, remainder = divmod(4096 - units(words.active) - rest, 30)
+    excerpts = [share - around] * 29
+    full = shown(*excerpts, share - around + remainder)
+    assert (full.count("/incident_"), units(full) + rest) == (30, 4096)
+    assert shown(*excerpts, share - around + remainder + 1).count("/incident_") == 29
+
+
+def test_a_history_takes_all_the_room_that_it_has() -> None:
+    incident = open_incident("x")
+    entry = HistoryEntry(version=1, status=Status.OPEN, at=incident.created_at, by="x")
+    line = "2026-11-24 10:00 open, "
+    # Twenty lines of 59 with the line feeds between them make 1,199.
+    names = ["x" * (59 - len(line))] * 19
+    for last, expected in (("x" * (60 - len(line)), 20), ("x" * (61 - len(line)), 19)):
+        history = [entry.model_copy(update={"by": name}) for name in (last, *names)]
+        text = messages.incident_text(messages.ENGLISH, incident, history)
+        assert text.count("open, xx") == 1 + expected
+        assert ("earlier changes: 1\n" in text) == (expected == 19)
 
 
 # ---- where it is deployed
