@@ -408,6 +408,11 @@ def test_an_alert_that_cannot_be_read_is_named_after_the_others_have_been_stored
     assert statuses(api) == ["open"] * 3
 
 
+def test_a_time_that_cannot_be_read_is_told_what_it_should_be(api: httpx.Client) -> None:
+    (error,) = api.post("/alerts", json={"alerts": [alert(startsAt="yesterday")]}).json()["errors"]
+    assert error["msg"] == "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00.123456789+03:00"
+
+
 @pytest.mark.parametrize(
     ("body", "bad"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -162,7 +162,7 @@ def test_the_command_in_reply_to_a_message_reports_that_message_once(
         answer = sent(deliver(api, chat.message("/incident", by, {"reply_to_message": message})))
         assert answer.text.startswith(f"{REPORT}\n\n")
     (incident,) = listed(api)
-    assert incident["description"] == REPORT
+    assert (incident["id"], incident["description"]) == (id_for_message(CHAT, 1), REPORT)
     assert history(api, incident["id"]) == [("open", "telegram:11 Анна Петрова")]
 
 
@@ -292,29 +292,43 @@ def test_an_incident_that_takes_no_more_changes_is_an_alert(
 ) -> None:
     incident_id, below = record(api, chat)
     monkeypatch.setattr(store, "MAX_CHANGES", 0)
-    capsys.readouterr()
     assert alerted(deliver(api, chat.tap(below["Закрыть"]))) == messages.RUSSIAN.too_many_changes
-    assert counted(capsys) == ("Conflicts", None, None)
+    assert metrics(last_line(capsys)) == ["Conflicts"]
     assert len(history(api, incident_id)) == 1
+
+
+def test_what_becomes_of_a_report_is_counted(api: httpx.Client, chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    update = chat.message(f"/incident {REPORT}")
+    for metric in ("IncidentsCreated", "Replays"):
+        deliver(api, update)
+        line = last_line(capsys)
+        assert metrics(line) == [metric]
+        assert line.get("source") == ("operator" if metric == "IncidentsCreated" else None)
+        assert line["incident_id"] == listed(api)[0]["id"]
 
 
 def test_what_a_tap_does_is_counted(api: httpx.Client, chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     incident_id, below = record(api, chat)
-    capsys.readouterr()
     close = chat.tap(below["Закрыть"])
     deliver(api, close)
-    assert counted(capsys) == ("StatusesSet", "closed", incident_id)
+    line = last_line(capsys)
+    assert (metrics(line), line["status"], line["incident_id"]) == (["StatusesSet"], "closed", incident_id)
     deliver(api, close)
-    assert counted(capsys) == (None, None, incident_id)
+    line = last_line(capsys)
+    assert (metrics(line), line["incident_id"]) == ([], incident_id)
     deliver(api, chat.tap(below["В работу"]))
-    assert counted(capsys) == ("Conflicts", None, None)
+    assert metrics(last_line(capsys)) == ["Conflicts"]
 
 
-def counted(capsys: pytest.CaptureFixture[str]) -> tuple[str | None, str | None, str | None]:
-    """The metric of the last request, its status, and the incident that the request was about."""
-    line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    metrics = line["_aws"]["CloudWatchMetrics"][0]["Metrics"] if "_aws" in line else [{"Name": None}]
-    return metrics[0]["Name"], line.get("status"), line.get("incident_id")
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What is logged of the last request."""
+    line: dict[str, str] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+def metrics(line: Mapping[str, object]) -> list[str]:
+    """The names of the metrics that a line counts."""
+    return re.findall(r'"Name": "(\w+)"', json.dumps(line.get("_aws")))
 
 
 @pytest.mark.parametrize(
@@ -322,6 +336,7 @@ def counted(capsys: pytest.CaptureFixture[str]) -> tuple[str | None, str | None,
     [
         {"first_name": "Ё" * 64, "last_name": "ж" * 64},
         {"first_name": "😀" * 64, "last_name": "🛴" * 64},
+        {"first_name": "a" + "中" * 63},
         {"first_name": "a" * 64, "last_name": "b" * 64},
         {"first_name": "Анна\n\tМария ", "last_name": " \u202eПетрова"},
         {"first_name": "x"},
@@ -756,6 +771,11 @@ def test_a_list_takes_all_the_room_that_a_message_has(words: messages.Words) -> 
     full = shown(*excerpts, share - around + remainder)
     assert (full.count("/incident_"), units(full) + rest) == (30, 4096)
     assert shown(*excerpts, share - around + remainder + 1).count("/incident_") == 29
+
+
+@pytest.mark.parametrize(("description", "excerpt"), [("x" * 100, "x" * 100), ("x" * 101, "x" * 99 + "…")])
+def test_a_list_has_100_characters_of_a_description(description: str, excerpt: str) -> None:
+    assert f": {excerpt}\n" in messages.list_text(messages.ENGLISH, [open_incident(description)])
 
 
 def test_a_history_takes_all_the_room_that_it_has() -> None:
