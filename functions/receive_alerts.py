@@ -133,7 +133,7 @@ class Alert(BaseModel):
 
     def overlaps(self, episode: Episode) -> bool:
         """Whether a resolved alert and an episode have an instant in common. An end that is not known is after any start."""
-        return (self.end is None or episode.starts < self.end) and (episode.ends is None or self.starts <= episode.ends)
+        return (self.end is None or episode.starts < self.end) and (episode.ends is None or self.starts < episode.ends)
 
     def describe(self) -> str:
         """The description of the incident: what a person has to know, the most important first."""

@@ -316,6 +316,14 @@ def test_a_late_start_of_another_replica_opens_nothing(api: httpx.Client, known:
     assert statuses(api) == ["resolved"]
 
 
+@pytest.mark.parametrize("status", ["firing", "resolved"])
+def test_what_starts_when_an_episode_ends_is_another_one(api: httpx.Client, status: str) -> None:
+    send(api, alert(startsAt=FIRST), alert("resolved", startsAt=FIRST, endsAt=SECOND))
+    send(api, alert("resolved", startsAt=FIRST, endsAt=SECOND))
+    assert send(api, alert(status, startsAt=SECOND, endsAt=THIRD)) == [1, 0, 0]
+    assert sorted(statuses(api)) == sorted(["resolved", "open" if status == "firing" else "resolved"])
+
+
 def test_the_end_that_is_reported_first_stands(api: httpx.Client) -> None:
     assert send(api, alert("resolved", startsAt=FIRST, endsAt=SECOND)) == [1, 0, 0]
     assert send(api, alert("resolved", startsAt=FIRST, endsAt=THIRD)) == [0, 0, 1]
