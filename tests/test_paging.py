@@ -273,18 +273,20 @@ def test_a_page_larger_than_dynamodb_gives_at_once_is_whole(api: httpx.Client, d
     assert [len(page) for page in follow(api, "/incidents?limit=59")] == [59, 1]
 
 
+@pytest.mark.parametrize(("newer", "asked"), [(40, 3), (27, 2), (26, 3)])
 def test_a_partition_cut_short_is_asked_again_only_if_it_is_needed(
-    api: httpx.Client, dynamodb_calls: list[str]
+    api: httpx.Client, dynamodb_calls: list[str], newer: int, asked: int
 ) -> None:
-    # Of these DynamoDB gives 25 at once, less than their part of the page, but more than the page then has places for.
+    # Of these moto gives 24 at once, less than their part of the page. Whether that is enough depends on the newer ones: a
+    # page of 50 is asked for with one more, which tells whether another page follows.
     for _ in range(30):
         create("🛴" * 10_000, Status.CLOSED)
-    for _ in range(40):
+    for _ in range(newer):
         create(status=Status.OPEN)
     dynamodb_calls.clear()
     listed = api.get("/incidents?status=open,closed&limit=50").json()
-    assert [each["status"] for each in listed] == ["open"] * 40 + ["closed"] * 10
-    assert dynamodb_calls == ["Query"] * 3
+    assert [each["status"] for each in listed] == ["open"] * newer + ["closed"] * (50 - newer)
+    assert dynamodb_calls == ["Query"] * asked
 
 
 def test_a_list_asks_each_partition_for_its_part_of_the_page(api: httpx.Client, load: Load, clock: Clock) -> None:

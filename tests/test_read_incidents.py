@@ -84,6 +84,11 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
     assert parse_qs(urlsplit(link).query).items() >= {"status": ["open", "closed"], "limit": ["2"]}.items()
 
 
+def test_an_unknown_parameter_is_called_unknown(api: httpx.Client) -> None:
+    problem = assert_problem(api.get("/incidents?source=partner"), 422)
+    assert problem["errors"] == [{"loc": ["query", "source"], "msg": "Unknown parameter"}]
+
+
 @pytest.mark.parametrize(
     ("query", "bad"),
     [
