@@ -132,7 +132,7 @@ class Alert(BaseModel):
         return self.ends if self.ends and self.ends > self.starts else None
 
     def overlaps(self, episode: Episode) -> bool:
-        """Whether a resolved alert and an episode have an instant in common. An end that is not known is after any start."""
+        """Whether a resolved alert and an episode overlap, neither with its end. An end that is not known is after any start."""
         return (self.end is None or episode.starts < self.end) and (episode.ends is None or self.starts < episode.ends)
 
     def describe(self) -> str:
