@@ -12,8 +12,8 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-import telegram_messages
 from infra.keys import KeysError, connect, describe
+from telegram import messages
 
 UPDATES = ["message", "callback_query"]
 """The kinds of updates that functions/receive_telegram.py answers."""
@@ -23,7 +23,7 @@ def instructions(api_url: str, stack: str) -> str:
     """Shell commands that set the webhook, and in comments what BotFather is to be told."""
     commands = {
         language: "\n".join(f"#   {name} - {description}" for name, description in words.commands.items())
-        for language, words in (("English", telegram_messages.ENGLISH), ("Russian", telegram_messages.RUSSIAN))
+        for language, words in (("English", messages.ENGLISH), ("Russian", messages.RUSSIAN))
     }
     return f"""\
 # Paste the bot's token, which BotFather shows, and press Enter: it stays in this shell.

@@ -57,7 +57,7 @@ def test_importing_a_function_loads_nothing_heavy(function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS.values())
 def test_importing_a_function_loads_nothing_of_another(function: str) -> None:
-    others = {module: module for module in FUNCTIONS.values()} | {"telegram_messages": "receive_telegram"}
+    others = {module: module for module in FUNCTIONS.values()} | {"telegram.messages": "telegram.receive_telegram"}
     assert not {module for module, owner in others.items() if owner != function} & loaded_by(function)
 
 

@@ -52,9 +52,10 @@ def with_slash(path: str) -> str:
 
 @pytest.mark.parametrize(("function", "module"), FUNCTIONS.items())
 def test_a_function_has_one_name_from_the_template_to_its_tests(function: str, module: str) -> None:
-    assert function == "".join(map(str.title, module.split("_"))) + "Function"
-    assert (ROOT / "functions" / f"{module}.py").exists()
-    assert (ROOT / "tests" / f"test_{module}.py").exists(), "a function without tests"
+    *room, name = module.split(".")
+    assert function == "".join(map(str.title, name.split("_"))) + "Function"
+    assert (ROOT.joinpath("functions", *room) / f"{name}.py").exists()
+    assert (ROOT.joinpath("tests", *room) / f"test_{name}.py").exists(), "a function without tests"
 
 
 class Alarm(BaseModel):
@@ -118,7 +119,7 @@ def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
 
 def counted_metrics() -> set[str]:
     """The metrics that the functions count: by name in a call of `count`, or for an error."""
-    source = "".join(path.read_text() for path in (ROOT / "functions").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
     return {*re.findall(r'\.count\("(\w+)"', source), *api.ERROR_METRICS.values()}
 
 
@@ -307,7 +308,7 @@ def test_a_deployment_may_do_what_the_stack_needs_and_may_change_nothing(environ
 @cache
 def imports(module: str) -> set[str]:
     """The names of the modules that a file of the functions imports."""
-    tree = ast.parse((ROOT / "functions" / f"{module}.py").read_text())
+    tree = ast.parse((ROOT / "functions" / f"{module.replace('.', '/')}.py").read_text())
     return {
         name
         for node in ast.walk(tree)
@@ -322,7 +323,8 @@ def imports(module: str) -> set[str]:
 
 
 def test_only_the_store_and_the_authorizer_know_dynamodb_each_its_own_table() -> None:
-    modules = [path.stem for path in (ROOT / "functions").glob("*.py")]
+    folder = ROOT / "functions"
+    modules = [".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py")]
     aware = {module for module in modules if any(name.startswith(("boto", "types_boto")) for name in imports(module))}
     assert aware == {"store", "authorize"}
     assert 'os.environ["KEYS_TABLE"]' not in (ROOT / "functions/store.py").read_text()

@@ -22,7 +22,7 @@ ROUTES = {
     "create_incident": ("POST", ["/incidents", "/incidents/{proxy+}"]),
     "read_incidents": ("GET", ["/incidents", "/incidents/{proxy+}", "/incidents/{id}", "/incidents/{id}/history"]),
     "update_incident": ("PATCH", ["/incidents/{id}"]),
-    "receive_alerts": ("POST", ["/alerts"]),
+    "alerts.receive_alerts": ("POST", ["/alerts"]),
 }
 HEADERS = ["content-type", "idempotency-key", "if-match", "if-none-match", "host", "x-forwarded-proto", "x-other"]
 CASES: list[Callable[[str], str]] = [str.lower, str.upper, str.title]

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from botocore.config import Config
 
-import receive_alerts
-import receive_telegram
 import store
+from alerts import receive_alerts
 from api import MAX_BODY
 from incident import Incident
 from infra import openapi
+from telegram import receive_telegram
 from tests.conftest import TEMPLATE
 from tests.document import DOCUMENT, ROUTES, Operation, Shape, assert_documented, assert_valid, documented_path
 from tests.steps import report

@@ -135,12 +135,14 @@ class Gateway:
         )
 
     def _reload(self) -> None:
-        files = {path: path.stat().st_mtime_ns for path in [template.PATH, *FUNCTIONS.glob("*.py")]}
+        files = {path: path.stat().st_mtime_ns for path in [template.PATH, *FUNCTIONS.rglob("*.py")]}
         if files == self._loaded:
             return
         if self._loaded:
             for name, module in list(sys.modules.items()):
-                if Path(getattr(module, "__file__", None) or "").parent == FUNCTIONS:
+                # A room of the functions is a namespace package: it has places, and no file.
+                places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+                if any(FUNCTIONS in Path(place).parents for place in places if place):
                     del sys.modules[name]
             importlib.invalidate_caches()
         elif str(FUNCTIONS) not in sys.path:

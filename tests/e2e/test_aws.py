@@ -23,6 +23,7 @@ from pydantic import JsonValue
 
 from infra import keys
 from infra.local import template
+from infra.openapi import INTEGRATIONS
 from tests.e2e.aws import ROOT, ApiBody, Aws, Processed
 from tests.steps import bad_input, report
 
@@ -426,11 +427,15 @@ def test_the_gateway_may_call_the_authorizer(processed: Processed) -> None:
     assert all("${__ApiId__}/authorizers/*" in json.dumps(permission["SourceArn"]) for permission in permissions)
 
 
-def test_the_functions_that_are_always_there_do_without_the_modules_of_the_integrations(deployed: Aws) -> None:
-    for function in FUNCTIONS:
-        package = {path.stem for path in (deployed.folder / "build" / function).glob("*.py")}
-        assert "authorize" in package
-        assert not package & {"receive_alerts", "receive_telegram", "telegram_messages"}
+@pytest.mark.parametrize("function", sorted(template.load().functions(**INTEGRATIONS)))
+def test_a_functions_package_is_the_core_and_its_own_room(deployed: Aws, function: str) -> None:
+    source = ROOT / "functions"
+    *room, _ = template.load().functions(**INTEGRATIONS)[function].Handler.split(".")[:-1]
+    package = deployed.folder / "build" / function
+    expected = [*source.glob("*.py"), *(source / "/".join(room)).glob("*.py")]
+    assert {path.relative_to(package) for path in package.rglob("*.py")} == {
+        each.relative_to(source) for each in expected
+    }
 
 
 def test_the_stage_is_throttled_and_logs_no_body_header_or_query(processed: Processed) -> None:

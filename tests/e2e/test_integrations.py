@@ -16,12 +16,12 @@ from botocore.exceptions import ClientError
 from infra import keys
 from infra.local import template
 from infra.openapi import INTEGRATIONS
-from tests import real_alertmanager
+from tests.alerts import real_alertmanager
+from tests.alerts.real_alertmanager import until
 from tests.e2e.aws import ROOT, ApiBody, Aws
 from tests.e2e.test_aws import allowed_actions
-from tests.real_alertmanager import until
 from tests.steps import report
-from tests.telegram import ANNA, BORIS, Chat, alerted, body, buttons, deliver, edited, sent
+from tests.telegram.chat import ANNA, BORIS, Chat, alerted, body, buttons, deliver, edited, sent
 
 FUNCTIONS = sorted(set(template.load().functions(**INTEGRATIONS)) - set(template.load().functions()))
 REPORT = "Самокат #4567 не отвечает"

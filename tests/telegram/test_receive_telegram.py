@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 import store
-import telegram_messages as messages
 from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, id_for_message, new_id
 from infra.local import template
 from infra.local.event import http_event
 from infra.local.gateway import Gateway
+from telegram import messages
 from tests.conftest import ROOT, TEMPLATE, LocalRun
 from tests.steps import assert_problem, report
-from tests.telegram import (
+from tests.telegram.chat import (
     ANNA,
     BORIS,
     CHAT,
@@ -45,7 +45,7 @@ from tests.test_openapi import unreachable
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
-    from tests.telegram import Call
+    from tests.telegram.chat import Call
 
 REPORT = "Самокат #4567 не отвечает"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -87,7 +87,7 @@ def deliver_to_function(update: Fields | str, authorizer: dict[str, object] | No
         body=content.encode(),
         authorizer=authorizer,
     )
-    status, _, answer = answer_of("receive_telegram", event)
+    status, _, answer = answer_of("telegram.receive_telegram", event)
     assert status == 200
     return call(json.loads(answer))
 

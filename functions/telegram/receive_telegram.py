@@ -20,7 +20,6 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 import store
-import telegram_messages as messages
 from api import Api
 from incident import (
     ACTIVE,
@@ -35,7 +34,8 @@ from incident import (
     VersionConflict,
     id_for_message,
 )
-from telegram_messages import Words
+from telegram import messages
+from telegram.messages import Words
 
 MAX_BODY = 1024 * 1024
 """Bytes, far more than an update has: Telegram would repeat a refused one, and get the same response."""

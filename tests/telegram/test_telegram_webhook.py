@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import receive_telegram
 from infra import telegram
+from telegram import receive_telegram
 
 API = "https://abc.execute-api.eu-central-1.amazonaws.com"
 PASTED = "123456:token'$(x)"

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-import receive_alerts
 import store
+from alerts import receive_alerts
 from incident import (
     MAX_DESCRIPTION,
     Incident,
@@ -31,7 +31,7 @@ from tests.test_events import call
 Json = dict[str, JsonValue]
 
 PAGE = (ROOT / "infra" / "integrations.md").read_text()
-RECORDED = ROOT / "tests" / "alertmanager"
+RECORDED = ROOT / "tests/alerts/deliveries"
 """Bodies that Alertmanager 0.25 sent to a webhook; a list has the deliveries in their order."""
 
 FINGERPRINT = "9fcdbf62e3b8eed9"
@@ -366,7 +366,7 @@ def test_an_incident_that_takes_no_more_changes_does_not_hold_up_the_others(
 def test_a_key_resolves_only_what_its_own_alerts_created() -> None:
     def post(caller: str, body: Json, source: str | None = None) -> object:
         authorizer = {"caller": caller, "source": source} if source else {"caller": caller}
-        return call("receive_alerts", "POST /alerts", {"alerts": [body]}, authorizer)
+        return call("alerts.receive_alerts", "POST /alerts", {"alerts": [body]}, authorizer)
 
     assert post("alertmanager", alert()) == (200, {"created": 1, "resolved": 0, "unchanged": 0})
     assert post("grafana", alert(), source="partner") == (200, {"created": 1, "resolved": 0, "unchanged": 0})
@@ -579,6 +579,6 @@ def test_an_alert_is_stored_whatever_it_says(
     labels: JsonValue, annotations: JsonValue, url: JsonValue, ends: JsonValue, fingerprint: str
 ) -> None:
     said = alert(labels=labels, annotations=annotations, generatorURL=url, endsAt=ends, fingerprint=fingerprint)
-    status, counts = call("receive_alerts", "POST /alerts", {"alerts": [said]})
+    status, counts = call("alerts.receive_alerts", "POST /alerts", {"alerts": [said]})
     assert status == 200
     assert counts in [{"created": 1, "resolved": 0, "unchanged": 0}, {"created": 0, "resolved": 0, "unchanged": 1}]

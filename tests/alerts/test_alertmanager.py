@@ -18,10 +18,10 @@ import pytest
 import store
 from infra.local.gateway import Gateway
 from infra.openapi import INTEGRATIONS
-from tests import real_alertmanager
+from tests.alerts import real_alertmanager
+from tests.alerts.real_alertmanager import Alertmanager, alert, until
 from tests.conftest import LocalRun, http_client
 from tests.faults import Fault, Proxy
-from tests.real_alertmanager import Alertmanager, alert, until
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
