@@ -1,18 +1,18 @@
-"""HTTP as every function speaks it: request bodies, responses, errors, and the log line of a request.
+"""HTTP as every function speaks it: request bodies, responses and errors.
 
 The only place that turns errors into responses. An exception that `PROBLEMS` does not list leaves the function: Lambda
 counts it and the gateway answers 500.
 """
 
+import cold_start
+
 import base64
-import gc
+import codecs
 import json
-import os
 import re
 import sys
-import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -22,16 +22,17 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from aws_lambda_powertools.event_handler.openapi.params import Path
 from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
-from pydantic import JsonValue
+from pydantic import AfterValidator, JsonValue
 from pydantic_core import to_json
 
+import dynamodb
+import log
 from incident import (
     MAX_CHANGES,
     IdempotencyKeyReused,
     Incident,
     IncidentNotFound,
     Source,
-    StoreUnavailable,
     TooManyChanges,
     VersionConflict,
 )
@@ -41,21 +42,29 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
-"""The CloudWatch namespace of this stack's metrics: those of two stacks in one account do not add up."""
-
 MAX_BODY = 128 * 1024
 """Bytes, before JSON is decoded, where a function does not say otherwise. The longest description fits even if every character
 is escaped as a surrogate pair."""
 
-ID_PARAMETER = Path(
-    description="The incident's id. One that no incident has, in whatever form, is a 404.",
-    examples=["6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"],
-)
+MAX_ERRORS = 100
+"""Errors in one problem. A response of Lambda's has at most 6 MB, and a body of 1 MB has room for 300,000 mistakes."""
 
-Metric = Literal[
-    "AlertsTruncated", "Conflicts", "IncidentsCreated", "Replays", "StatusesSet", "Unavailable", "UpdatesIgnored"
+IncidentId = Annotated[
+    str,
+    Path(
+        description="The incident's id, in upper or lower case. Any value that is no incident's id is a 404.",
+        examples=["6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"],
+    ),
+    AfterValidator(str.lower),  # RFC 9562, section 4
 ]
+
+
+class EmptyBody(Exception):
+    """The request has no body."""
+
+
+class NotUtf8(Exception):
+    """The body is not text in UTF-8."""
 
 
 class NotJson(Exception):
@@ -70,69 +79,77 @@ class UnsupportedMediaType(Exception):
     """The body's content type is not JSON."""
 
 
+class UnsupportedContentEncoding(Exception):
+    """The body is compressed."""
+
+
 PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
-    NotJson: (400, "Bad Request", "The body is not JSON in UTF-8."),
+    EmptyBody: (400, "Bad Request", "The body is empty."),
+    NotUtf8: (400, "Bad Request", "The body is not UTF-8."),
+    NotJson: (400, "Bad Request", "The body is not JSON."),
     NotFoundError: (404, "Not Found", "There is no such route."),
     IncidentNotFound: (404, "Not Found", "There is no incident with this id."),
     TooManyChanges: (409, "Conflict", f"The incident has had {MAX_CHANGES} changes and takes no more."),
     VersionConflict: (412, "Precondition Failed", "The incident has changed since the version in If-Match."),
     BodyTooLarge: (413, "Content Too Large", "The body is longer than this route allows."),
     UnsupportedMediaType: (415, "Unsupported Media Type", "The body's Content-Type is not application/json."),
-    RequestValidationError: (422, "Unprocessable Content", "The request breaks a rule; errors says which."),
-    IdempotencyKeyReused: (422, "Unprocessable Content", "The Idempotency-Key belongs to another incident."),
-    StoreUnavailable: (503, "Service Unavailable", "The incidents cannot be reached just now. Try again."),
+    UnsupportedContentEncoding: (
+        415,
+        "Unsupported Media Type",
+        "The Content-Encoding is not supported: do not compress the body.",
+    ),
+    RequestValidationError: (422, "Unprocessable Content", "The request is invalid; see errors."),
+    IdempotencyKeyReused: (422, "Unprocessable Content", "The Idempotency-Key was used for another incident."),
+    dynamodb.Unavailable: (503, "Service Unavailable", "The incidents are temporarily unavailable. Try again."),
 }
 """Status, title and detail of each error. The titles are RFC 9110's, which Python has only since 3.13."""
 
-ERROR_METRICS: dict[type[Exception], Metric] = {
+ERROR_METRICS: dict[type[Exception], str] = {
     TooManyChanges: "Conflicts",
     VersionConflict: "Conflicts",
     IdempotencyKeyReused: "Conflicts",
-    StoreUnavailable: "Unavailable",
+    dynamodb.Unavailable: "Unavailable",
 }
 """The errors that are counted in CloudWatch."""
 
 
 class Api(APIGatewayHttpResolver):
-    """One function's routes, and the log entry of the request that it is handling: a function handles one at a time."""
+    """One function's routes, and the log line of the request that it is handling: a function handles one at a time."""
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(serializer=_json)
         self.max_body = max_body
         self.use([_Validation()])  # type: ignore[no-untyped-call]  # Powertools' own __init__ has no annotations
         self.exception_handler(list(PROBLEMS))(self._problem)
-        self._log_entry: dict[str, object] = {}
-        self._metrics: list[dict[str, object]] = []
-        gc.freeze()  # the modules, which are imported by now; see cold_start.py
-        gc.enable()
+        self._line = log.Line()
+        self._path = ""
+        cold_start.finish()
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
         """Answer an event and log one line of JSON about it, without anything that the client wrote.
 
-        An exception that leaves the function is logged by its type, with the status that the gateway then answers.
+        The route is the one that the gateway chose, wherever the API is mounted: behind a custom domain, `rawPath` begins with the
+        path of the API mapping. An exception that leaves the function is logged by its type, with the status that the gateway
+        then answers.
         """
         http = APIGatewayProxyEventV2(dict(event))
-        self._log_entry = {"request_id": http.request_context.request_id, "route": http.route_key, "status_code": 500}
-        self._metrics = []
+        self._line = log.Line(request_id=http.request_context.request_id, route=http.route_key, status_code=500)
+        self._path = http.raw_path
+        # White space around a header's value is no part of it (RFC 9110, section 5.5).
+        headers = {name: value.strip(" \t") for name, value in http.headers.items()}
         try:
-            response: dict[str, object] = super().resolve(event, context)
-            self._log_entry["status_code"] = response["statusCode"]
+            routed = {**event, "rawPath": _routed_path(http), "headers": headers}
+            response: dict[str, object] = super().resolve(routed, context)
+            self._line.add(status_code=response["statusCode"])
             return response
         finally:
             if error := sys.exception():
-                self._log_entry["exception"] = type(error).__name__
-            # Not with Powertools' Logger and Metrics: CONTRIBUTING.md, "One log line".
-            print(json.dumps(self._log_entry | self._embedded_metrics()), flush=True)
+                self._line.add(exception=type(error).__name__)
+            self._line.write()
 
-    def count(self, metric: Metric, value: int = 1, **dimensions: str) -> None:
-        """Add to a CloudWatch metric when this request is logged, broken down by these dimensions."""
-        directive: dict[str, object] = {
-            "Namespace": METRICS_NAMESPACE,
-            "Dimensions": [list(dimensions)],
-            "Metrics": [{"Name": metric, "Unit": "Count"}],
-        }
-        self._metrics.append(directive)
-        self._log_entry |= {metric: value, **dimensions}
+    def count(self, metric: str, value: int = 1, **dimensions: str) -> None:
+        """Add to a CloudWatch metric, broken down by these dimensions."""
+        self._line.count(metric, value, **dimensions)
 
     def incident_response(
         self, incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
@@ -143,7 +160,7 @@ class Api(APIGatewayHttpResolver):
 
     def log(self, **fields: str) -> None:
         """Add fields to the request's log line. Never a description, nor anything else that a client wrote."""
-        self._log_entry |= fields
+        self._line.add(**fields)
 
     @property
     def caller(self) -> str | None:
@@ -166,15 +183,13 @@ class Api(APIGatewayHttpResolver):
     def url(self) -> str:
         """The request's absolute URL, without its query."""
         event = self.current_event
-        scheme = event.headers.get("x-forwarded-proto", "https")
+        scheme = event.headers.get("x-forwarded-proto", "https").partition(",")[0]
         host = event.headers.get("host") or event.request_context.domain_name
-        return f"{scheme}://{host}{event.raw_path}"
+        return f"{scheme}://{host}{self._path}"
 
-    def _embedded_metrics(self) -> dict[str, object]:
-        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-        if not self._metrics:
-            return {}
-        return {"_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": self._metrics}}
+    def location(self, incident: Incident) -> str:
+        """The path of an incident, below the path that the API is mounted at."""
+        return f"{self._path.removesuffix(self.current_event.path)}/incidents/{incident.id}"
 
     def _problem(self, error: Exception) -> Response[str]:
         """RFC 9457's problem details. They have no exception's text but the messages of the request's validation."""
@@ -183,9 +198,12 @@ class Api(APIGatewayHttpResolver):
             self.count(ERROR_METRICS[type(error)])
         problem: dict[str, object] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         if isinstance(error, RequestValidationError):
+            errors = error.errors()
+            if len(errors) > MAX_ERRORS:
+                problem["detail"] = f"{detail} These are the first {MAX_ERRORS} of {len(errors)}."
             problem["errors"] = [
                 {"loc": [_writable(part) if isinstance(part, str) else part for part in bad["loc"]], "msg": bad["msg"]}
-                for bad in error.errors()
+                for bad in errors[:MAX_ERRORS]
             ]
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return Response(status, "application/problem+json", _json(problem), headers)
@@ -222,22 +240,40 @@ def _no_response(_: EventHandlerInstance) -> Response[object]:
     return Response(HTTPStatus.OK)
 
 
+def _routed_path(http: APIGatewayProxyEventV2) -> str:
+    """The path of the route that the gateway chose, with this request's variables."""
+    path = http.route_key.partition(" ")[2]
+    return re.sub(r"\{(\w+)\+?\}", lambda variable: http.path_parameters.get(variable[1]) or "", path)
+
+
 def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
-    """The value of the event's body, which may have `max_size` bytes. Raises `UnsupportedMediaType`, `BodyTooLarge` and `NotJson`."""
+    """The value of the event's body, which may have `max_size` bytes. Raises the errors of this module that name a body."""
     media_type = event.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not re.fullmatch(r"application/(.+\+)?json", media_type, re.IGNORECASE):
         raise UnsupportedMediaType
-    body = (event.body or "").encode(errors="surrogatepass")
+    if event.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedContentEncoding
     try:
-        if event.is_base64_encoded:
-            body = base64.b64decode(body, validate=True)
-        if len(body) > max_size:
-            raise BodyTooLarge
-        value: JsonValue = json.loads(body.decode(), parse_constant=_not_json)
-    except (ValueError, RecursionError) as error:  # the errors of base64, UTF-8 and JSON are all ValueErrors
+        text = _body(event, max_size).removeprefix(codecs.BOM_UTF8).decode()
+    except ValueError as error:  # of base64, or of UTF-8
+        raise NotUtf8 from error
+    if not text.strip():
+        raise EmptyBody
+    try:
+        value: JsonValue = json.loads(text, parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
         raise NotJson from error
     # pydantic validates no object with a name that cannot be written.
     return {_writable(name): item for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _body(event: APIGatewayProxyEventV2, max_size: int) -> bytes:
+    body = (event.body or "").encode(errors="surrogatepass")
+    if event.is_base64_encoded:
+        body = base64.b64decode(body, validate=True)
+    if len(body) > max_size:
+        raise BodyTooLarge
+    return body
 
 
 def _not_json(constant: str) -> NoReturn:

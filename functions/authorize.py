@@ -7,24 +7,18 @@ gateway answers 500, which clients retry: a failure is never a refusal.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 """
 
-import cold_start  # noqa: F401 (it acts when it is imported)
+import cold_start
 
-import gc
-import json
 import os
 import re
-import time
 from base64 import b64decode
 from hashlib import sha256
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError
-from botocore.session import get_session
+import dynamodb
+import log
 
 if TYPE_CHECKING:
-    from types_boto3_dynamodb import DynamoDBClient
 
     class _RequestContext(TypedDict):
         requestId: str
@@ -38,14 +32,8 @@ if TYPE_CHECKING:
         isAuthorized: bool
         context: dict[str, str]
 
-    class _Response(TypedDict):
-        status_code: int
-        headers: dict[str, str]
-        body: bytes
-
 
 TABLE = os.environ["KEYS_TABLE"]
-METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
 
 _CREATE = {"POST /incidents", "POST /incidents/{proxy+}"}
 _READ = {"GET /incidents", "GET /incidents/{proxy+}", "GET /incidents/{id}", "GET /incidents/{id}/history"}
@@ -66,35 +54,10 @@ KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 
 Refusal = Literal["no access key", "unknown access key", "role may not use route"]
 
-# Two attempts of at most 1 + 2 seconds, and at most 1 between them: 7 seconds, inside this function's timeout (9), inside
-# the gateway's for an authorizer (10). If DynamoDB asks for a longer wait, the timeout ends it, with the same 500.
-CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=2,
-    retries={"mode": "standard", "total_max_attempts": 2},
-    # For the reasons in store.py.
-    user_agent="incident-api",
-    parameter_validation=False,
-)
-
-
-def connect(endpoint: str | None = None) -> "DynamoDBClient":
-    """A client of DynamoDB, the region's own unless there is another endpoint."""
-    client = get_session().create_client("dynamodb", endpoint_url=endpoint, config=CONFIG)
-    client.meta.events.register("before-parse.dynamodb", _reject_broken_response)
-    return cast("DynamoDBClient", client)
-
-
-def _reject_broken_response(response_dict: "_Response", **_: object) -> None:
-    # botocore would find no item in what is cut short or no JSON object, and a key that is good would be refused.
-    body, length = response_dict["body"], int(response_dict["headers"].get("content-length", 0))
-    if len(body) < length or (response_dict["status_code"] == HTTPStatus.OK and not body.startswith(b"{")):
-        raise ConnectionClosedError(endpoint_url="dynamodb")
-
-
-_dynamodb = connect()
-gc.freeze()  # the modules, which are imported by now; see cold_start.py
-gc.enable()
+client = dynamodb.connect(
+    attempts=2
+)  # within this function's timeout (9 seconds), and the gateway's for an authorizer (10)
+cold_start.finish()
 
 
 def handler(event: "_Event", _: object) -> "_Answer":
@@ -102,7 +65,7 @@ def handler(event: "_Event", _: object) -> "_Answer":
     key = _presented_key(event["routeKey"], event["headers"])
     if not re.fullmatch(KEY_PATTERN, key):
         return _refuse(event, "no access key")
-    response = _dynamodb.get_item(
+    response = client.get_item(
         TableName=TABLE,
         Key={"key_hash": {"S": sha256(key.encode()).hexdigest()}},
         ConsistentRead=True,  # a key that has been revoked is refused once the gateway asks again
@@ -119,14 +82,16 @@ def handler(event: "_Event", _: object) -> "_Answer":
 
 
 def _presented_key(route: str, headers: dict[str, str]) -> str:
-    """What stands in the place of an access key, if anything.
+    """The presented access key, if any.
 
-    Only the header that the route's authorizer has among its identity sources is read: the answer is repeated for every
-    request with the same value of that one.
+    Only the identity source of the route's authorizer is read: the gateway reuses an answer for every request with the same value
+    of that header.
     """
     if route in _TELEGRAM:
-        return headers.get("x-telegram-bot-api-secret-token", "")
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        return headers.get("x-telegram-bot-api-secret-token", "").strip(" \t")
+    # RFC 9110, sections 5.5 and 11.4: white space around a header's value is no part of it; one or more spaces follow the scheme.
+    scheme, _, credentials = headers.get("authorization", "").strip(" \t").partition(" ")
+    credentials = credentials.lstrip(" ")
     if scheme.lower() == "bearer":
         return credentials
     if scheme.lower() == "basic":
@@ -139,14 +104,7 @@ def _presented_key(route: str, headers: dict[str, str]) -> str:
 
 def _refuse(event: "_Event", reason: Refusal, **caller: str) -> "_Answer":
     """Log and count the refusal, without anything that the client wrote."""
-    metric = {"Namespace": METRICS_NAMESPACE, "Dimensions": [[]], "Metrics": [{"Name": "Refusals", "Unit": "Count"}]}
-    line = {
-        "request_id": event["requestContext"]["requestId"],
-        "route": event["routeKey"],
-        "refused": reason,
-        **caller,
-        "Refusals": 1,
-        "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [metric]},
-    }
-    print(json.dumps(line), flush=True)
+    line = log.Line(request_id=event["requestContext"]["requestId"], route=event["routeKey"], refused=reason, **caller)
+    line.count("Refusals")
+    line.write()
     return {"isAuthorized": False, "context": {"reason": reason, **caller}}

@@ -4,19 +4,22 @@ import cold_start  # noqa: F401 (it acts when it is imported)
 
 import re
 from http import HTTPStatus
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 import store
 from api import Api
-from incident import IdempotencyKeyReused, Incident, NewIncident, Source, id_for_key, new_id
+from incident import EXAMPLE, IdempotencyKeyReused, Incident, NewIncident, Source, derived_id, new_id
 
 app = Api()
 handler = app.resolve
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
 
 KEY_PATTERN = r'^(?:"([!-~]{1,255})"|([!#-~][!-~]{0,254}))$'
 
@@ -31,8 +34,14 @@ def _unquoted(value: str) -> str:
 IdempotencyKey = Annotated[str, AfterValidator(_unquoted)]
 
 
+def _describe(schema: "JsonDict") -> None:
+    schema |= {"required": ["description"], "examples": [{name: EXAMPLE[name] for name in ("description", "source")}]}
+
+
 class Report(NewIncident):
     """A report, as a client sends it. A client whose access key is bound to a source may leave it out."""
+
+    model_config = ConfigDict(json_schema_extra=_describe)
 
     @model_validator(mode="before")
     @classmethod
@@ -69,9 +78,9 @@ def create_incident(
     ] = None,
 ) -> Response[Incident]:
     """Record an incident; with a key that has been used, answer with the incident that it recorded."""
-    incident = Incident.report(new, id=id_for_key(app.caller, key) if key else new_id())
+    incident = Incident.report(new, id=derived_id("idempotency-key", app.caller or "", key) if key else new_id())
     stored = store.add(incident, app.caller)
-    headers = {"Location": f"/incidents/{stored.id}"}
+    headers = {"Location": app.location(stored)}
     if stored == incident:
         app.count("IncidentsCreated", source=stored.source)
     elif stored.reports_the_same_as(incident):

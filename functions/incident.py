@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from rfc3339 import now
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
@@ -27,16 +28,7 @@ MAX_CHANGES = 1_000
 
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
-_KEYED_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:idempotency-key")
-"""Never to be changed: a retry that crosses the change would record its incident twice."""
-
-_TELEGRAM_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:telegram-message")
-"""Never to be changed, for the same reason."""
-
-_ALERT_IDS = uuid5(NAMESPACE_URL, "urn:incident-api:alert")
-"""Never to be changed, for the same reason."""
-
-_EXAMPLE: "JsonDict" = {
+EXAMPLE: "JsonDict" = {
     "id": "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38",
     "description": "Самокат #4567 не отвечает на запросы",
     "source": "monitoring",
@@ -45,7 +37,7 @@ _EXAMPLE: "JsonDict" = {
     "updated_at": "2026-11-23T10:00:00.123Z",
     "version": 1,
 }
-_EXAMPLE_CHANGED: "JsonDict" = _EXAMPLE | {
+_EXAMPLE_CHANGED: "JsonDict" = EXAMPLE | {
     "status": "in_progress",
     "updated_at": "2026-11-23T10:02:41.007Z",
     "version": 2,
@@ -75,36 +67,44 @@ class Source(StrEnum):
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
-# Separators, format characters and marks that combine with another character: Unicode's general categories.
-_INVISIBLE = {"Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs"}
-_BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
-"""Of the other categories, the characters that are drawn as nothing: Hangul fillers and the blank Braille pattern."""
+_INVISIBLE_CATEGORIES = {"Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs"}
+"""Unicode's general categories of separators, format characters, and marks that combine with another character."""
+
+# Unicode's Default_Ignorable_Code_Point, then the blanks that it lacks: Braille, Egyptian, and a notehead without a head.
+# https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt
+_BLANK = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\u2800\U00013441\U00013442\U0001d159]"
+)
 
 
-def _without_control_characters(value: object) -> object:
-    if isinstance(value, str) and _CONTROL.search(value):
+def _description(text: str) -> str:
+    # In one function for the order of its steps: pydantic would check the length before it trims.
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
+        raise PydanticKnownError("string_unicode") from None
+    if _CONTROL.search(text):
         raise PydanticCustomError(
             "control_character", "String should have no control characters other than tabs and line ends"
         )
-    return value
-
-
-def _visible(value: str) -> str:
-    if not _has_visible_character(value):
+    text = text.strip()
+    if len(text) > MAX_DESCRIPTION:
+        raise PydanticKnownError("string_too_long", {"max_length": MAX_DESCRIPTION})
+    if not _has_visible_character(text):
         raise PydanticCustomError("invisible", "String should have at least 1 visible character")
-    return value
+    return text
 
 
 def _has_visible_character(text: str) -> bool:
-    return any(unicodedata.category(character) not in _INVISIBLE and character not in _BLANK for character in text)
+    return any(
+        unicodedata.category(character) not in _INVISIBLE_CATEGORIES and not _BLANK.match(character)
+        for character in text
+    )
 
 
-Description = Annotated[
-    str,
-    BeforeValidator(_without_control_characters),
-    StringConstraints(strip_whitespace=True, max_length=MAX_DESCRIPTION),
-    AfterValidator(_visible),
-]
+Description = Annotated[str, AfterValidator(_description)]
 
 
 def readable(text: str) -> str:
@@ -116,10 +116,7 @@ def readable(text: str) -> str:
 class NewIncident(BaseModel):
     """A report, as a client sends it."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{name: _EXAMPLE[name] for name in ("description", "source")}]},
-    )
+    model_config = ConfigDict(extra="forbid")
 
     description: Description = Field(
         description="What happened, in the reporter's words. Leading and trailing white space is removed and does not count.",
@@ -143,7 +140,7 @@ class Incident(BaseModel):
     model_config = ConfigDict(
         # A stored item that is not an incident is reported without the description that it may hold.
         hide_input_in_errors=True,
-        json_schema_extra={"examples": [_EXAMPLE, _EXAMPLE_CHANGED]},
+        json_schema_extra={"examples": [EXAMPLE, _EXAMPLE_CHANGED]},
     )
 
     id: str = Field(description="Made by the service.", json_schema_extra={"format": "uuid"})
@@ -159,7 +156,7 @@ class Incident(BaseModel):
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     updated_at: str = Field(
-        description="The time of the last change, in the same format.",
+        description="The time of the last change, in the same format. Never before `created_at`.",
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     version: int = Field(
@@ -191,8 +188,7 @@ class HistoryEntry(BaseModel):
     )
     status: Status
     at: str = Field(
-        description="RFC 3339, UTC, exactly milliseconds, by the clock that made the change. Clocks differ by some "
-        "milliseconds: the order is that of the versions.",
+        description="RFC 3339, UTC, exactly milliseconds. Never before the previous version's.",
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     by: str | None = Field(
@@ -200,67 +196,18 @@ class HistoryEntry(BaseModel):
     )
 
 
-def now() -> str:
-    """The time in UTC, RFC 3339, cut to milliseconds: `2025-11-08T10:00:00.123Z`."""
-    return _in_utc(datetime.now(UTC))
-
-
-def parse_time(text: str) -> str:
-    """A time of RFC 3339, in the format of `now`; a part of a millisecond counts as a whole one. Raises `ValueError`."""
-    whole, fraction = _seconds(text)
-    milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
-    try:
-        return _in_utc(whole + timedelta(milliseconds=milliseconds))
-    except OverflowError as error:
-        raise ValueError("after the year 9999") from error
-
-
-def parse_instant(text: str) -> str:
-    """A time of RFC 3339 to the nanosecond: `2025-11-08T10:00:00.123456789Z`. Raises `ValueError`."""
-    whole, fraction = _seconds(text)
-    return f"{whole.replace(tzinfo=None).isoformat()}.{fraction[:9].ljust(9, '0')}Z"
-
-
-def _seconds(text: str) -> tuple[datetime, str]:
-    """A time of RFC 3339 as the whole seconds, in UTC, and the digits of the fraction."""
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
-    if not match:
-        raise ValueError("not a time of RFC 3339")
-    date, time, fraction, offset = match.groups(default="")
-    try:
-        return datetime.fromisoformat(f"{date}T{time}{offset.upper()}").astimezone(UTC), fraction
-    except OverflowError as error:
-        raise ValueError("before the year 1 or after 9999") from error
-
-
-def _in_utc(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def new_id() -> str:
     """An id that no other incident has."""
     return str(uuid4())
 
 
-def id_for_key(caller: str | None, key: str) -> str:
-    """The one id that belongs to this caller's idempotency key. Neither may contain a line feed, which separates them."""
-    return str(uuid5(_KEYED_IDS, f"{caller or ''}\n{key}"))
+def derived_id(kind: str, *parts: str) -> str:
+    """The one id that belongs to these parts, none of which contains a line feed.
 
-
-def id_for_message(chat_id: int, message_id: int) -> str:
-    """The one id that belongs to this message of a Telegram chat."""
-    return str(uuid5(_TELEGRAM_IDS, f"{chat_id}\n{message_id}"))
-
-
-def id_for_episode(caller: str | None, fingerprint: str, starts: str) -> str:
-    """The one id that belongs to an alert that this caller reports to fire since an instant, as `parse_instant` writes it."""
-    return str(uuid5(_ALERT_IDS, f"{caller or ''}\n{fingerprint}\n{starts}"))
-
-
-def key_for_alert(caller: str | None, fingerprint: str) -> str:
-    """What the store remembers an alert of this caller by. It is no incident's id."""
-    name = f"{caller or ''}\n{fingerprint}"
-    return f"alert#{uuid5(_ALERT_IDS, name)}"
+    For those who report once more what they may have reported before. Neither the kind nor the parts may ever change: a retry
+    that crosses the change would record its incident twice.
+    """
+    return str(uuid5(uuid5(NAMESPACE_URL, f"urn:incident-api:{kind}"), "\n".join(parts)))
 
 
 class IncidentNotFound(Exception):
@@ -276,8 +223,4 @@ class TooManyChanges(Exception):
 
 
 class IdempotencyKeyReused(Exception):
-    """The key belongs to an incident with another description or source."""
-
-
-class StoreUnavailable(Exception):
-    """The store throttled the request, failed or did not answer. It can be tried again."""
+    """The key was used for an incident with another description or source."""

@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
-from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 import store
-from api import ID_PARAMETER, Api, etag
-from incident import POSITION_PATTERN, HistoryEntry, Incident, Status, parse_time
+from api import Api, IncidentId, etag
+from incident import POSITION_PATTERN, HistoryEntry, Incident, Status
+from rfc3339 import parse_time
 
 app = Api()
 handler = app.resolve
@@ -37,7 +38,7 @@ def _cursor(position: str) -> str:
 
 
 Cursor = Annotated[str, AfterValidator(_position)]
-"""Opaque to the client; here the position of the last incident of the page before."""
+"""Opaque to the client: the position of the previous page's last incident."""
 
 
 def _time(text: str) -> str:
@@ -51,6 +52,13 @@ def _time(text: str) -> str:
 
 
 Time = Annotated[str, AfterValidator(_time)]
+
+
+def _integer(value: object) -> object:
+    # pydantic would take 5.0, 1_0 and +5 as well.
+    if isinstance(value, str) and not re.fullmatch(r"-?\d+", value, re.ASCII):
+        raise PydanticKnownError("int_parsing")
+    return value
 
 
 @app.get("/incidents/", include_in_schema=False)
@@ -68,7 +76,9 @@ def list_incidents(
             "commas (`?status=open,in_progress`). Without it, incidents of every status.",
         ),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="The most incidents that a page may have.")] = 50,
+    limit: Annotated[
+        int, BeforeValidator(_integer), Query(ge=1, le=100, description="The most incidents that a page may have.")
+    ] = 50,
     since: Annotated[
         Time | None,
         Query(
@@ -97,12 +107,18 @@ def list_incidents(
     if since and until and since > until:
         raise RequestValidationError([{"loc": ("query", "since"), "msg": "Input should not be after until"}])
     before = min(filter(None, (cursor, until)), default="")
-    # One more than the page holds tells whether another page follows.
+    # Fetch one extra to learn whether another page follows.
     found = store.newest(status or list(Status), limit + 1, before=before, since=since or "")
     page, more = found[:limit], found[limit:]
     headers = {}
     if more:
-        query = {"status": status, "limit": limit, "since": since, "until": until, "cursor": _cursor(page[-1].position)}
+        query = {
+            "status": list(dict.fromkeys(status or ())),
+            "limit": limit,
+            "since": since,
+            "until": until,
+            "cursor": _cursor(page[-1].position),
+        }
         given = {name: value for name, value in query.items() if value}
         headers["Link"] = f'<{app.url}?{urlencode(given, doseq=True)}>; rel="next"'
     return Response(HTTPStatus.OK, "application/json", page, headers)
@@ -112,14 +128,14 @@ IfNoneMatch = Annotated[
     str,
     Header(
         alias="If-None-Match",
-        description="The ETags that the client has, or `*`: what has one of them is not sent again.",
+        description="The ETags that the client has, or `*`. If one matches, the response is a 304 without a body.",
         examples=['"1"'],
     ),
 ]
 
 
 @app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
-def get_incident(id: Annotated[str, ID_PARAMETER], if_none_match: IfNoneMatch = "") -> Response[Incident]:
+def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[Incident]:
     """One incident, as of the last acknowledged change."""
     incident = store.get(id)
     app.log(incident_id=id)
@@ -132,7 +148,7 @@ def get_incident(id: Annotated[str, ID_PARAMETER], if_none_match: IfNoneMatch = 
     description="Every version of the incident, oldest first: who gave it which status, and when. The last entry is the "
     "incident's present status.",
 )
-def get_history(id: Annotated[str, ID_PARAMETER], if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
+def get_history(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
     """Every version of an incident, oldest first."""
     entries = store.history(id)
     app.log(incident_id=id)

@@ -1,24 +1,20 @@
-"""The incidents' table: the only module that knows DynamoDB.
+"""The incidents' table: the only module that knows an incident's item.
 
-A function of this module that returns has DynamoDB's acknowledgement. One that raises `StoreUnavailable` has not, though
+A function of this module that returns has DynamoDB's acknowledgement. One that raises `Unavailable` has not, though
 what it asked for may have been done; it is safe to ask again.
 """
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from zlib import crc32
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import ClientError
 from pydantic_core import from_json
 
+from dynamodb import CONNECTIONS, connect, translate_errors
 from incident import (
     ID_PATTERN,
     MAX_CHANGES,
@@ -26,14 +22,12 @@ from incident import (
     Incident,
     IncidentNotFound,
     Status,
-    StoreUnavailable,
     TooManyChanges,
     VersionConflict,
-    now,
 )
+from rfc3339 import now
 
 if TYPE_CHECKING:
-    from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import (
         AttributeValueTypeDef,
         GetItemOutputTypeDef,
@@ -41,112 +35,32 @@ if TYPE_CHECKING:
         QueryOutputTypeDef,
     )
 
-    class _Response(TypedDict):
-        status_code: int
-        headers: dict[str, str]
-        body: bytes
-
+    Item = dict[str, AttributeValueTypeDef]
 
 TABLE = os.environ["TABLE_NAME"]
 INDEX = "by-status"
-FIELDS = {f"#{name}": name for name in Incident.model_fields}
-"""The attributes that make an incident. An item has others: its history, and its place in the index."""
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
-BATCH = 100
-"""Keys in a BatchGetItem: DynamoDB's quota."""
 SPARE = 4
 """Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
-CONNECTIONS = 4
-"""To DynamoDB, at the same time: more requests than that keep a function of 512 MB busy, and each waits for CPU time."""
-
-# Three attempts of at most 1 + 2 seconds; between them, when throttled, at most 1 and 2 seconds, and 5 more each if DynamoDB
-# asks for them: an answer within 22 seconds, inside the functions' timeout (25), inside the gateway's (30).
-CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=2,
-    retries={"mode": "standard", "total_max_attempts": 3},
-    max_pool_connections=CONNECTIONS,
-    # botocore describes itself and its surroundings anew in every request: a sixth of a warm create's CPU time.
-    user_agent="incident-api",
-    # Types and tests have checked what is sent: 4 % of a warm read's.
-    parameter_validation=False,
-)
-
-
-def connect(endpoint: str | None = None, config: Config = CONFIG) -> "DynamoDBClient":
-    """A client of DynamoDB, the region's own unless there is another endpoint."""
-    client = boto3.client("dynamodb", endpoint_url=endpoint, config=config)
-    client.meta.events.register("before-parse.dynamodb", reject_truncated_response)
-    client.meta.events.register("before-parse.dynamodb", parse_response)
-    return client
-
-
-def reject_truncated_response(response_dict: "_Response", **_: object) -> None:
-    """Raise an error where the connection was cut; botocore takes such a response for a whole one, without an incident."""
-    if len(response_dict["body"]) < int(response_dict["headers"].get("content-length", 0)):
-        raise ConnectionClosedError(endpoint_url="dynamodb")
-
-
-def parse_response(response_dict: "_Response", customized_response_dict: dict[str, object], **_: object) -> None:
-    """Parse a successful response in one go, and leave botocore an empty object to walk through.
-
-    botocore looks up the type of every value in its model of DynamoDB: 40 % of a warm list's CPU time. What the store asks
-    for comes out the same either way, as it holds no binary values. Errors are left to botocore. A success that is no JSON
-    object is an error like a cut connection: botocore would take it for an empty object, and a write for done.
-    """
-    if response_dict["status_code"] != HTTPStatus.OK:
-        return
-    try:
-        parsed = from_json(response_dict["body"])
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise ConnectionClosedError(endpoint_url="dynamodb")
-    customized_response_dict.update(parsed)
-    response_dict["body"] = b"{}"
-
 
 T = TypeVar("T")
 
-_dynamodb = connect()
+client = connect(parse=from_json)  # within the functions' timeout (25 seconds), and the gateway's (30)
 _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
-
-# The errors below 500 that a retry may overcome. Any other is a fault of the code or of the deployment, and propagates.
-TRANSIENT_CODES = {
-    "ExpiredTokenException",
-    "ProvisionedThroughputExceededException",
-    "ReplicatedWriteConflictException",
-    "RequestLimitExceeded",
-    "ThrottlingException",
-    "TransactionConflictException",
-}
-
-
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except (BotoConnectionError, HTTPClientError) as error:
-        raise StoreUnavailable from error
-    except ClientError as error:
-        failed = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
-        if failed or error.response["Error"]["Code"] in TRANSIENT_CODES:
-            raise StoreUnavailable from error
-        raise
 
 
 @translate_errors()
 def add(incident: Incident, by: str | None) -> Incident:
     """Record an incident that `by` reports, unless one with its id is stored; return the one that is now stored."""
     try:
-        _dynamodb.put_item(
+        client.put_item(
             TableName=TABLE,
-            Item=_item(incident) | {"history": {"L": [_entry(incident.status, incident.created_at, by)]}},
+            Item=item(incident, by),
             ConditionExpression="attribute_not_exists(id)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
-    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
+    except client.exceptions.ConditionalCheckFailedException as error:
         return _incident(existing_item(error))
     return incident
 
@@ -154,35 +68,26 @@ def add(incident: Incident, by: str | None) -> Incident:
 @translate_errors()
 def get(id: str) -> Incident:
     """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`."""
-    return _incident(_read(id, FIELDS))
+    return _incident(_read(id, "incident"))
 
 
 def history(id: str) -> list[HistoryEntry]:
-    """Every version of this incident, oldest first, as of the last acknowledged write. Raises `IncidentNotFound`.
-
-    Of an incident that was recorded before histories were, the versions since are known, and at least the last one.
-    """
+    """Every version of this incident, oldest first, as of the last acknowledged write. Raises `IncidentNotFound`."""
     return get_with_history(id)[1]
 
 
 @translate_errors()
 def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
     """An incident and its `history`, both of the same moment. Raises `IncidentNotFound`."""
-    item = _read(id, FIELDS | {"#history": "history"})
-    incident = _incident(item)
-    entries = item.get("history", {"L": []})["L"] or [_entry(incident.status, incident.updated_at, None)]
+    stored = _read(id, "incident, history")
+    incident = _incident(stored)
+    entries = stored["history"]["L"]
     first = incident.version - len(entries) + 1
     return incident, [_history_entry(entry, version) for version, entry in enumerate(entries, first)]
 
 
-def _read(id: str, attributes: dict[str, str]) -> "dict[str, AttributeValueTypeDef]":
-    response = _dynamodb.get_item(
-        TableName=TABLE,
-        Key=_key(id),
-        ConsistentRead=True,
-        ProjectionExpression=", ".join(attributes),
-        ExpressionAttributeNames=attributes,
-    )
+def _read(id: str, attributes: str) -> "Item":
+    response = client.get_item(TableName=TABLE, Key=_key(id), ConsistentRead=True, ProjectionExpression=attributes)
     if "Item" not in response:
         raise IncidentNotFound
     return response["Item"]
@@ -200,133 +105,91 @@ def set_status(
     `IncidentNotFound`.
     """
     time = now()
-    condition = "attribute_exists(id) AND #status <> :status AND #version <= :changes"
-    values: dict[str, AttributeValueTypeDef] = {
-        ":status": {"S": status},
-        ":shard": {"S": _status_shard(status, id)},
-        ":now": {"S": time},
-        ":one": {"N": "1"},
-        ":changes": {"N": str(MAX_CHANGES)},
-        ":none": {"L": []},
-        ":entry": {"L": [_entry(status, time, by)]},
-    }
-    if version is not None:
-        condition += " AND #version = :version"
-        values[":version"] = {"N": str(version)}
-    if only_from:
-        condition += f" AND #status IN ({', '.join(f':{each}' for each in only_from)})"
-        values |= {f":{each}": {"S": each} for each in only_from}
-    try:
-        response = _dynamodb.update_item(
-            TableName=TABLE,
-            Key=_key(id),
-            UpdateExpression="SET #status = :status, status_shard = :shard, updated_at = :now, "
-            "history = list_append(if_not_exists(history, :none), :entry) ADD #version :one",
-            ConditionExpression=condition,
-            ExpressionAttributeNames={"#status": "status", "#version": "version"},
-            ExpressionAttributeValues=values,
-            ReturnValues="ALL_NEW",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except _dynamodb.exceptions.ConditionalCheckFailedException as error:
-        incident = _incident(existing_item(error))
+    while True:
+        try:
+            return _set_status(id, status, by, version, only_from, time), True
+        except client.exceptions.ConditionalCheckFailedException as error:
+            incident = _incident(existing_item(error))
         if incident.status == status or (only_from and incident.status not in only_from):
             return incident, False
         if version not in (None, incident.version):
-            raise VersionConflict from None
-        raise TooManyChanges from None
-    return _incident(response["Attributes"]), True
+            raise VersionConflict
+        if incident.version > MAX_CHANGES:
+            raise TooManyChanges
+        time = incident.updated_at  # this clock is behind the one that made the last change
 
 
-class Episode(NamedTuple):
-    """The latest time that an alert fired, as far as it was reported; instants in the format of `parse_instant`."""
+def _set_status(
+    id: str, status: Status, by: str | None, version: int | None, only_from: Collection[Status], time: str
+) -> Incident:
+    exists = "attribute_exists(id)"
+    has_another_status = "incident.#status <> :status"
+    takes_changes = "incident.#version <= :changes"
+    changed_before = "incident.updated_at <= :time"
+    conditions = [exists, has_another_status, takes_changes, changed_before]
+    values: Item = {
+        ":status": {"S": status},
+        ":shard": {"S": _status_shard(status, id)},
+        ":time": {"S": time},
+        ":one": {"N": "1"},
+        ":changes": {"N": str(MAX_CHANGES)},
+        ":entry": {"L": [_entry(status, time, by)]},
+    }
+    if version is not None:
+        conditions.append("incident.#version = :version")
+        values[":version"] = {"N": str(version)}
+    if only_from:
+        conditions.append(f"incident.#status IN ({', '.join(f':{each}' for each in only_from)})")
+        values |= {f":{each}": {"S": each} for each in only_from}
+    response = client.update_item(
+        TableName=TABLE,
+        Key=_key(id),
+        # Not ADD, which takes top-level attributes only.
+        UpdateExpression="SET incident.#status = :status, incident.updated_at = :time, "
+        "incident.#version = incident.#version + :one, status_shard = :shard, history = list_append(history, :entry)",
+        ConditionExpression=" AND ".join(conditions),
+        ExpressionAttributeNames={"#status": "status", "#version": "version"},
+        ExpressionAttributeValues=values,
+        ReturnValues="ALL_NEW",
+        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+    )
+    return _incident(response["Attributes"])
 
-    starts: str
-    ends: str | None = None
-    """None while the alert fires."""
-    recorded: bool = False
-    """Whether its incident is known to be stored. It is written down before its incident, which may be missing."""
 
+class Bounds(NamedTuple):
+    """A range of the index: the positions from `since` on, and before `before`. An empty bound is none.
 
-def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
-    """The latest episode of each of these alerts that has one, by the alert's key, as of the last acknowledged write."""
-    keys: list[dict[str, AttributeValueTypeDef]] = [{"id": {"S": alert}} for alert in dict.fromkeys(alerts)]
-    batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
-    return {item["id"]["S"]: _episode(item) for items in _threads.map(_get_batch, batches) for item in items}
-
-
-@translate_errors()
-def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str, AttributeValueTypeDef]]":
-    response = _dynamodb.batch_get_item(RequestItems={TABLE: {"Keys": keys, "ConsistentRead": True}})
-    if response.get("UnprocessedKeys"):  # DynamoDB has throttled a part of the batch
-        raise StoreUnavailable
-    return response["Responses"][TABLE]
-
-
-@translate_errors()
-def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
-    """Write down an alert's latest episode if the one `known` so far still is the latest; return whether it was.
-
-    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has. It is an item of the
-    incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+    A time in the format of `Incident.created_at` stands before the positions of its millisecond.
     """
-    values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
-    if known:
-        values[":known"] = _attributes(known)
-    try:
-        _dynamodb.update_item(
-            TableName=TABLE,
-            Key={"id": {"S": alert}},
-            UpdateExpression="SET episode = :episode",
-            ConditionExpression="episode = :known" if known else "attribute_not_exists(episode)",
-            ExpressionAttributeValues=values,
-        )
-    except _dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+
+    since: str = ""
+    before: str = ""
+
+    @property
+    def first(self) -> str:
+        """The lower bound of a BETWEEN, which includes it."""
+        return self.since or "0"  # before every year
+
+    @property
+    def last(self) -> str:
+        """The upper bound of a BETWEEN, which includes it: no position is between this and `before`."""
+        if not self.before:
+            return "A"  # after every year
+        # Positions are equally long: one that precedes another ends, at the latest, in the preceding character.
+        return self.before[:-1] + chr(ord(self.before[-1]) - 1)
 
 
-def _attributes(episode: Episode) -> "AttributeValueTypeDef":
-    ends: dict[str, AttributeValueTypeDef] = {"ends": {"S": episode.ends}} if episode.ends else {}
-    return {"M": {"starts": {"S": episode.starts}, "recorded": {"BOOL": episode.recorded}} | ends}
+def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:
+    """The newest `limit` incidents that have one of these statuses, newest first, within `Bounds(since, before)`.
 
-
-def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
-    values = item["episode"]["M"]
-    return Episode(values["starts"]["S"], values["ends"]["S"] if "ends" in values else None, values["recorded"]["BOOL"])
-
-
-def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Do the work for each of the items. Once it has raised an error for one, begin no other, and raise that error.
-
-    When this returns or raises, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    The index lags behind the table for a moment: an incident that is being changed may be missing, or be listed as it was.
     """
-    tasks = [_threads.submit(work, item) for item in items]
-    _, rest = wait(tasks, return_when=FIRST_EXCEPTION)
-    for task in rest:
-        task.cancel()
-    wait(rest)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
-
-
-def newest(statuses: Sequence[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:
-    """The newest `limit` incidents that have one of these statuses, newest first.
-
-    Of those whose position is `since` or after, and before `before`; a time in the format of `Incident.created_at` is the
-    position that incidents of this millisecond have or follow. Empty means no bound.
-
-    The index follows the table within moments, so that an incident which is just changing may be missing or be listed as
-    it was.
-    """
-    # BETWEEN includes both bounds, and positions have one form: the last one before another ends in the character before.
-    first, last = since or "0", f"{before[:-1]}{chr(ord(before[-1]) - 1)}" if before else "A"
-    if first > last:  # DynamoDB refuses a range without a position
+    bounds = Bounds(since, before)
+    if bounds.first > bounds.last:  # DynamoDB refuses an empty range
         return []
     partitions = [f"{status}#{shard}" for status in dict.fromkeys(statuses) for shard in range(SHARDS)]
     share = min(limit, limit // len(partitions) + SPARE)
-    queries = [_query(partition, first, last, share) for partition in partitions]
+    queries = [_query(partition, bounds, share) for partition in partitions]
     found: list[Incident] = []
     while queries:
         pages = _pages(queries)
@@ -336,15 +199,19 @@ def newest(statuses: Sequence[Status], limit: int, before: str = "", since: str 
     return found
 
 
-def _query(status_shard: str, first: str, last: str, limit: int) -> "QueryInputTypeDef":
+def _query(status_shard: str, bounds: Bounds, limit: int) -> "QueryInputTypeDef":
     return {
         "TableName": TABLE,
         "IndexName": INDEX,
         "KeyConditionExpression": "status_shard = :shard AND #position BETWEEN :first AND :last",
         # Without the index's own attributes, which would be parsed in vain.
-        "ProjectionExpression": ", ".join(FIELDS),
-        "ExpressionAttributeNames": FIELDS | {"#position": "position"},
-        "ExpressionAttributeValues": {":shard": {"S": status_shard}, ":first": {"S": first}, ":last": {"S": last}},
+        "ProjectionExpression": "incident",
+        "ExpressionAttributeNames": {"#position": "position"},
+        "ExpressionAttributeValues": {
+            ":shard": {"S": status_shard},
+            ":first": {"S": bounds.first},
+            ":last": {"S": bounds.last},
+        },
         "ScanIndexForward": False,
         "Limit": limit,
     }
@@ -359,7 +226,7 @@ def _pages(queries: "Sequence[QueryInputTypeDef]") -> "list[QueryOutputTypeDef]"
 
 @translate_errors()
 def _page(query: "QueryInputTypeDef") -> "QueryOutputTypeDef":
-    return _dynamodb.query(**query)
+    return client.query(**query)
 
 
 def _next_queries(
@@ -388,8 +255,34 @@ def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
     return response["Item"]
 
 
-def _key(id: str) -> "dict[str, AttributeValueTypeDef]":
-    # DynamoDB refuses a key that is empty or longer than 2,048 bytes; no id of another form stands in the table.
+def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do the work for each of the items. Once it has raised an error for one, begin no other, and raise that error.
+
+    When this returns or raises, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    """
+    tasks = [_threads.submit(work, item) for item in items]
+    _, rest = wait(tasks, return_when=FIRST_EXCEPTION)
+    for task in rest:
+        task.cancel()
+    wait(rest)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
+def item(incident: Incident, by: str | None) -> "Item":
+    """The item of an incident that `by` reports."""
+    return {
+        "id": {"S": incident.id},
+        "status_shard": {"S": _status_shard(incident.status, incident.id)},
+        "position": {"S": incident.position},
+        "incident": _map(incident.model_dump(exclude_none=True)),
+        "history": {"L": [_entry(incident.status, incident.created_at, by)]},
+    }
+
+
+def _key(id: str) -> "Item":
+    # DynamoDB refuses a key that is empty or longer than 2,048 bytes; no incident has an id of another form.
     if not re.fullmatch(ID_PATTERN, id):
         raise IncidentNotFound
     return {"id": {"S": id}}
@@ -399,28 +292,25 @@ def _status_shard(status: Status, id: str) -> str:
     return f"{status}#{crc32(id.encode()) % SHARDS}"
 
 
-def _item(incident: Incident) -> "dict[str, AttributeValueTypeDef]":
-    item = {name: _attribute(value) for name, value in incident.model_dump(exclude_none=True).items()}
-    item["status_shard"] = {"S": _status_shard(incident.status, incident.id)}
-    item["position"] = {"S": incident.position}
-    return item
-
-
 def _entry(status: Status, at: str, by: str | None) -> "AttributeValueTypeDef":
     # Its version is its place in the list: an update does not know the version that it makes.
-    entry = {"status": status, "at": at} | ({"by": by} if by else {})
-    return {"M": {name: {"S": value} for name, value in entry.items()}}
+    return _map({"status": status, "at": at} | ({"by": by} if by else {}))
 
 
 def _history_entry(entry: "AttributeValueTypeDef", version: int) -> HistoryEntry:
-    values = {name: value["S"] for name, value in entry["M"].items()}
-    return HistoryEntry.model_validate({"version": version, "by": None} | values)
+    return HistoryEntry.model_validate({"version": version, "by": None} | _plain(entry))
 
 
-def _attribute(value: str | int) -> "AttributeValueTypeDef":
-    return {"N": str(value)} if isinstance(value, int) else {"S": value}
+def _incident(stored: "Item") -> Incident:
+    return Incident.model_validate(_plain(stored["incident"]))
 
 
-def _incident(item: "dict[str, AttributeValueTypeDef]") -> Incident:
+def _map(values: Mapping[str, str | int]) -> "AttributeValueTypeDef":
+    return {
+        "M": {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in values.items()}
+    }
+
+
+def _plain(stored: "AttributeValueTypeDef") -> dict[str, object]:
     # Each value is a dictionary of one entry, from the type's letter to the value as text.
-    return Incident.model_validate({name: next(iter(value.values())) for name, value in item.items()})
+    return {name: next(iter(value.values())) for name, value in stored["M"].items()}

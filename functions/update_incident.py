@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 import store
-from api import ID_PARAMETER, Api
+from api import Api, IncidentId
 from incident import Incident, StatusChange
 
 app = Api()
@@ -38,7 +38,7 @@ IfMatch = Annotated[int | None, BeforeValidator(_version, json_schema_input_type
     "version. A change to the status that the incident already has changes nothing, so the request can be retried.",
 )
 def update_incident(
-    id: Annotated[str, ID_PARAMETER],
+    id: IncidentId,
     change: Annotated[StatusChange, Body()],
     version: Annotated[
         IfMatch,

@@ -129,14 +129,14 @@ ERRORS: dict[str, Json] = {
             "errors": {
                 "type": "array",
                 "minItems": 1,
-                "description": "Every rule that the request breaks; present when the input is invalid.",
+                "description": "What is invalid, at most 100 errors; present when the input is invalid.",
                 "items": {"$ref": "#/components/schemas/BadInput"},
             },
         },
     },
     "BadInput": {
         "type": "object",
-        "description": "A rule that the request breaks.",
+        "description": "Something invalid in the request.",
         "required": ["loc", "msg"],
         "properties": {
             "loc": {
@@ -156,6 +156,9 @@ ERRORS: dict[str, Json] = {
         "properties": {"message": {"type": "string"}},
     },
 }
+
+PROBLEM_SCHEMA: Json = {"$ref": "#/components/schemas/Problem"}
+GATEWAY_SCHEMA: Json = {"$ref": "#/components/schemas/GatewayError"}
 
 GATEWAY: dict[int, tuple[str, str]] = {
     401: ("Unauthorized", "The request has no access key."),
@@ -189,11 +192,12 @@ class OperationDoc(NamedTuple):
 
 def operations() -> dict[str, OperationDoc]:
     """What each route responds, by method and path."""
-    from api import BodyTooLarge, NotJson, UnsupportedMediaType
-    from incident import IdempotencyKeyReused, IncidentNotFound, StoreUnavailable, TooManyChanges, VersionConflict
+    from api import BodyTooLarge, EmptyBody, NotJson, NotUtf8, UnsupportedContentEncoding, UnsupportedMediaType
+    from dynamodb import Unavailable
+    from incident import IdempotencyKeyReused, IncidentNotFound, TooManyChanges, VersionConflict
 
-    body = (NotJson, BodyTooLarge, UnsupportedMediaType)
-    every = (RequestValidationError, StoreUnavailable)
+    body = (EmptyBody, NotUtf8, NotJson, BodyTooLarge, UnsupportedMediaType, UnsupportedContentEncoding)
+    every = (RequestValidationError, Unavailable)
     return {
         "POST /incidents": OperationDoc(
             id="create_incident",
@@ -386,12 +390,12 @@ def _responses(doc: OperationDoc, schema: Json) -> Json:
     for status in {problem["status"] for problem in problems.values()}:
         of_status = {error.__name__: each for error, each in problems.items() if each["status"] == status}
         examples = {name: {"$ref": f"#/components/examples/{name}"} for name in of_status}
-        content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}}
-        if status in GATEWAY:
-            content |= _gateway_content(status)
+        # Generated clients choose a schema by the status alone, not by the media type.
+        schema = {"anyOf": [PROBLEM_SCHEMA, GATEWAY_SCHEMA]} if status in GATEWAY else PROBLEM_SCHEMA
         responses[status] = {
             "description": " Or: ".join(problem["detail"] for problem in of_status.values()),
-            "content": content,
+            "content": {PROBLEM: {"schema": schema, "examples": examples}}
+            | (_gateway_content(status) if status in GATEWAY else {}),
         }
     responses[503]["headers"] = _headers("Retry-After")
     for status in GATEWAY_ONLY:
@@ -426,7 +430,7 @@ def _gateway_error(status: int) -> Json:
 
 def _gateway_content(status: int) -> dict[str, Json]:
     example = {"message": GATEWAY[status][0]}
-    return {"application/json": {"schema": {"$ref": "#/components/schemas/GatewayError"}, "example": example}}
+    return {"application/json": {"schema": GATEWAY_SCHEMA, "example": example}}
 
 
 def main() -> None:

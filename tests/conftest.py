@@ -176,7 +176,7 @@ def dynamodb_calls() -> Iterator[list[str]]:
     def note(operation_name: str, **_: object) -> None:
         calls.append(operation_name)
 
-    events = importlib.import_module("store")._dynamodb.meta.events
+    events = importlib.import_module("store").client.meta.events
     events.register("request-created.dynamodb", note)
     yield calls
     events.unregister("request-created.dynamodb", note)

@@ -5,10 +5,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 
-from botocore.config import Config
 from pydantic import JsonValue
 from werkzeug.test import Client
 
+import dynamodb
 import store
 from infra.local.gateway import Gateway
 
@@ -30,8 +30,7 @@ def running(number: int, database: str) -> Iterator[ProcessPoolExecutor]:
 def _start(database: str) -> None:
     global _function
     # What DynamoDB does not answer is the client's to repeat; it is not the machine's load that makes a failure.
-    patient = Config(read_timeout=20, retries={"mode": "standard", "total_max_attempts": 1})
-    store._dynamodb = store.connect(database, store.CONFIG.merge(patient))
+    store.client = dynamodb.connect(1, endpoint=database, read_timeout=20)
     _function = Client(Gateway())
 
 

@@ -35,18 +35,21 @@ class Problem(TypedDict):
     errors: NotRequired[list[BadInput]]
 
 
-INVALID = "The request breaks a rule; errors says which."
+INVALID = "The request is invalid; see errors."
 DETAILS = {
-    "The body is not JSON in UTF-8.": (400, "Bad Request"),
+    "The body is empty.": (400, "Bad Request"),
+    "The body is not UTF-8.": (400, "Bad Request"),
+    "The body is not JSON.": (400, "Bad Request"),
     "There is no such route.": (404, "Not Found"),
     "There is no incident with this id.": (404, "Not Found"),
     "The incident has had 1000 changes and takes no more.": (409, "Conflict"),
     "The incident has changed since the version in If-Match.": (412, "Precondition Failed"),
     "The body is longer than this route allows.": (413, "Content Too Large"),
     "The body's Content-Type is not application/json.": (415, "Unsupported Media Type"),
+    "The Content-Encoding is not supported: do not compress the body.": (415, "Unsupported Media Type"),
     INVALID: (422, "Unprocessable Content"),
-    "The Idempotency-Key belongs to another incident.": (422, "Unprocessable Content"),
-    "The incidents cannot be reached just now. Try again.": (503, "Service Unavailable"),
+    "The Idempotency-Key was used for another incident.": (422, "Unprocessable Content"),
+    "The incidents are temporarily unavailable. Try again.": (503, "Service Unavailable"),
 }
 """Every problem: nothing else, such as an exception's text, is told to a client."""
 

@@ -11,12 +11,12 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
-import boto3
 import botocore.session
 import httpx
 import pytest
 from botocore.loaders import Loader
 
+import dynamodb
 import store
 from infra.layer import botocore_data
 from tests.conftest import ROOT
@@ -134,10 +134,10 @@ def test_the_layers_model_of_dynamodb_is_all_that_the_store_needs(
     assert trim(data).returncode == 0
     session = botocore.session.get_session()
     session.register_component("data_loader", Loader([str(data)], include_default_search_paths=False))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session))
-    trimmed = store.connect()
+    monkeypatch.setattr(dynamodb, "get_session", lambda: session)
+    trimmed = dynamodb.connect()
     assert set(trimmed.meta.service_model.operation_names) == set(botocore_data.OPERATIONS)
-    monkeypatch.setattr(store, "_dynamodb", trimmed)
+    monkeypatch.setattr(store, "client", trimmed)
 
     new, key = {"description": "x", "source": "operator"}, {"Idempotency-Key": "1"}
     created = api.post("/incidents", json=new, headers=key)

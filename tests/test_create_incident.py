@@ -1,5 +1,6 @@
 """POST /incidents."""
 
+import gzip
 import json
 import re
 from uuid import UUID
@@ -44,8 +45,23 @@ def test_a_description_comes_back_as_it_was_written(api: httpx.Client, descripti
     assert api.get(f"/incidents/{incident['id']}").json()["description"] == description
 
 
-def test_a_description_is_trimmed(api: httpx.Client) -> None:
-    assert report(api, " \t\n\u00a0 offline \n")["description"] == "offline"
+@pytest.mark.parametrize(
+    ("written", "description"),
+    [
+        (" \t\n\u00a0 offline \n", "offline"),
+        ("x" * 10_000 + "\n", "x" * 10_000),  # white space at the ends does not count
+        (" " * 20_000 + "x", "x"),
+    ],
+)
+def test_a_description_is_trimmed_before_it_is_measured(api: httpx.Client, written: str, description: str) -> None:
+    assert report(api, written)["description"] == description
+
+
+def test_a_description_that_is_too_long_is_told_its_limit(api: httpx.Client) -> None:
+    response = api.post("/incidents", json=GOOD | {"description": "x" * 10_001})
+    assert [each["msg"] for each in assert_problem(response, 422)["errors"]] == [
+        "String should have at most 10000 characters"
+    ]
 
 
 @pytest.mark.parametrize("codes", [range(0x20), range(0x7F, 0x80), range(0x80, 0xA0)], ids=["C0", "DEL", "C1"])
@@ -59,7 +75,8 @@ def test_a_control_character_is_refused(api: httpx.Client, codes: range) -> None
 
 
 @pytest.mark.parametrize(
-    "character", ["\u200b", "\ufeff", "\u2060", "\u00ad", "\u0301", "\ufe0f", "\u3164", "\u2800", "\u202e"]
+    "character",
+    "\u200b\ufeff\u2060\u00ad\u0301\ufe0f\u3164\u2800\u202e\u2065\ufff0\u180f\U0001d159\U00013441\U00013442\U000e0fff",
 )
 def test_a_description_without_a_visible_character_is_refused(api: httpx.Client, character: str) -> None:
     response = api.post("/incidents", json=GOOD | {"description": f"{character} {character}"})
@@ -128,20 +145,45 @@ NOT_UTF_8 = pytest.mark.emulator_gap(
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{",
         b"{'a': 1}",
         b"NaN",
         b'{"description": Infinity}',
         b"[" * 60_000,
         b"9" * 5000,
-        pytest.param(b'"\xff"', marks=NOT_UTF_8),
-        b"\xef\xbb\xbf{}",
     ],
 )
 def test_a_body_that_is_not_json_is_a_400(api: httpx.Client, body: bytes) -> None:
-    assert_problem(api.post("/incidents", content=body, headers=JSON), 400)
+    assert assert_problem(api.post("/incidents", content=body, headers=JSON), 400)["detail"] == "The body is not JSON."
     assert api.get("/incidents").json() == []
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_so(api: httpx.Client, body: bytes) -> None:
+    assert assert_problem(api.post("/incidents", content=body, headers=JSON), 400)["detail"] == "The body is empty."
+
+
+@NOT_UTF_8
+@pytest.mark.parametrize(
+    "body", [b'"\xff"', json.dumps(GOOD).encode("utf-16"), gzip.compress(b"{}")], ids=["Latin-1", "UTF-16", "gzip"]
+)
+def test_a_body_in_another_encoding_is_called_so(api: httpx.Client, body: bytes) -> None:
+    assert assert_problem(api.post("/incidents", content=body, headers=JSON), 400)["detail"] == "The body is not UTF-8."
+
+
+def test_a_byte_order_mark_is_taken(api: httpx.Client) -> None:
+    assert api.post("/incidents", content=json.dumps(GOOD).encode("utf-8-sig"), headers=JSON).status_code == 201
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity"])
+def test_a_compressed_body_is_a_415(api: httpx.Client, coding: str) -> None:
+    headers = JSON | {"Content-Encoding": coding}
+    problem = assert_problem(api.post("/incidents", content=gzip.compress(b"{}"), headers=headers), 415)
+    assert "Content-Encoding" in problem["detail"]
+
+
+def test_an_identity_encoding_is_taken(api: httpx.Client) -> None:
+    assert api.post("/incidents", json=GOOD, headers={"Content-Encoding": "Identity"}).status_code == 201
 
 
 def test_a_body_over_128_kib_is_a_413(api: httpx.Client) -> None:

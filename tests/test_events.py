@@ -1,22 +1,15 @@
 """The functions, given whatever the gateway might hand them."""
 
 import base64
-import importlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from incident import ID_PATTERN
 from infra.local.event import http_event
-from infra.local.gateway import Context
-
-Event = dict[str, object]
-Answer = dict[str, object]
-Handler = Callable[[Event, Context], Answer]
+from tests.invoke import Event, answer_of, call
 
 ROUTES = {
     "create_incident": ("POST", ["/incidents", "/incidents/{proxy+}"]),
@@ -100,13 +93,6 @@ def events(draw: st.DrawFn, module: str) -> Event:
     return event
 
 
-def answer_of(module: str, event: Event) -> tuple[int, dict[str, str], str]:
-    """What the function answers, sent as Lambda sends it."""
-    handler: Handler = importlib.import_module(module).handler
-    answer = json.loads(json.dumps(handler(event, Context(module)), ensure_ascii=False).encode())
-    return answer["statusCode"], answer["headers"], answer["body"]
-
-
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("module", ROUTES)
 @given(data=st.data())
@@ -129,6 +115,7 @@ def test_no_event_is_too_much(module: str, data: st.DataObject) -> None:
             "body": "",
             "isBase64Encoded": False,
             "routeKey": "GET /incidents/{id}",
+            "pathParameters": {"id": path.rpartition("/")[2]},
         }
         read["requestContext"] = {"stage": "$default", "requestId": "", "http": {"method": "GET", "path": path}}
         assert answer_of("read_incidents", read) == (200, headers_of(headers), body)
@@ -153,25 +140,6 @@ def test_a_body_that_is_neither_base64_nor_utf_8_is_a_400(body: Event) -> None:
 
 
 NEW = {"description": "The report was not exported"}
-
-
-def call(
-    module: str, route: str, body: Mapping[str, object], authorizer: Mapping[str, object] | None = None, **headers: str
-) -> tuple[int, Event]:
-    """What the function answers to a caller whom the authorizer describes so."""
-    method, path = route.split()
-    status, _, answer = answer_of(
-        module,
-        http_event(
-            method,
-            path,
-            route_key=re.sub(ID_PATTERN, "{id}", route),
-            headers={"Content-Type": "application/json", **headers},
-            body=json.dumps(body).encode(),
-            authorizer={"lambda": authorizer} if authorizer else None,
-        ),
-    )
-    return status, json.loads(answer)
 
 
 @pytest.mark.usefixtures("table")
@@ -229,13 +197,53 @@ def test_a_report_needs_a_source_where_the_key_has_none(authorizer: Event | None
 def test_the_history_names_the_callers() -> None:
     _, incident = call("create_incident", "POST /incidents", NEW, {"caller": "grafana", "source": "monitoring"})
     path = f"/incidents/{incident['id']}"
-    call("update_incident", f"PATCH {path}", {"status": "in_progress"}, {"caller": "anna"})
-    call("update_incident", f"PATCH {path}", {"status": "resolved"})
-    _, _, history = answer_of(
-        "read_incidents", http_event("GET", f"{path}/history", route_key="GET /incidents/{id}/history")
-    )
-    assert [(entry["version"], entry["status"], entry["by"]) for entry in json.loads(history)] == [
+    call("update_incident", "PATCH /incidents/{id}", {"status": "in_progress"}, {"caller": "anna"}, path=path)
+    call("update_incident", "PATCH /incidents/{id}", {"status": "resolved"}, path=path)
+    _, history = call("read_incidents", "GET /incidents/{id}/history", path=f"{path}/history")
+    assert isinstance(history, list)
+    assert [(entry["version"], entry["status"], entry["by"]) for entry in history] == [
         (1, "open", "grafana"),
         (2, "in_progress", "anna"),
         (3, "resolved", None),
     ]
+
+
+@pytest.mark.usefixtures("table")
+def test_an_api_that_is_mounted_below_a_path_links_to_that_path() -> None:
+    """Behind a custom domain with an API mapping, `rawPath` begins with the mapping's path, and `routeKey` does not."""
+    headers = {"host": "api.example.com", "x-forwarded-proto": "https, http"}  # the second by a proxy on the way
+    for _ in range(2):
+        new = http_event(
+            "POST",
+            "/v1/incidents",
+            route_key="POST /incidents",
+            headers=headers,
+            body=json.dumps(NEW | {"source": "partner"}).encode(),
+        )
+        status, created, body = answer_of("create_incident", new)
+    assert (status, created["Location"]) == (201, f"/v1/incidents/{json.loads(body)['id']}")
+    listed = http_event("GET", "/v1/incidents", route_key="GET /incidents", headers=headers, query="limit=1")
+    status, page, _ = answer_of("read_incidents", listed)
+    assert status == 200
+    assert page["Link"].startswith("<https://api.example.com/v1/incidents?")
+
+
+@pytest.mark.usefixtures("table")
+def test_white_space_around_a_header_is_no_part_of_it() -> None:
+    new = NEW | {"source": "partner"}
+    ids = set()
+    for key in ("a", " a\t"):
+        headers = {"content-type": "application/json ", "idempotency-key": key}
+        event = http_event(
+            "POST", "/incidents", route_key="POST /incidents", headers=headers, body=json.dumps(new).encode()
+        )
+        ids.add(json.loads(answer_of("create_incident", event)[2])["id"])
+    assert len(ids) == 1
+
+
+def test_no_more_than_100_errors_are_listed() -> None:
+    query = "&".join(f"p{number}=" for number in range(250))
+    _, _, body = answer_of("read_incidents", http_event("GET", "/incidents", route_key="GET /incidents", query=query))
+    problem = json.loads(body)
+    assert len(problem["errors"]) == 100
+    assert problem["detail"] == "The request is invalid; see errors. These are the first 100 of 250."

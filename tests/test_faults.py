@@ -14,13 +14,15 @@ import botocore.exceptions
 import botocore.session
 import httpx
 import pytest
-from botocore.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+import dynamodb
 import store
-from incident import HistoryEntry, StoreUnavailable, id_for_episode, parse_instant
+from dynamodb import Unavailable
+from incident import HistoryEntry, derived_id
+from rfc3339 import parse_instant
 from tests.conftest import TEMPLATE, http_client
 from tests.faults import LASTING, PASSING, Fault, Proxy
 from tests.processes import Answer, Request, ask, change_until_answered, running
@@ -55,15 +57,8 @@ def proxy(listening: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> Prox
     proxy, address = listening
     proxy.script, proxy.asked = iter(()), 0
     # A client of its own for each test: botocore stops repeating when many of a client's requests have failed.
-    monkeypatch.setattr(store, "_dynamodb", store.connect(address, impatient(attempts=2, read_timeout=1)))
+    monkeypatch.setattr(store, "client", dynamodb.connect(2, endpoint=address, read_timeout=1))
     return proxy
-
-
-def impatient(attempts: int, read_timeout: float) -> Config:
-    """The store's configuration, but for waits that tests would feel."""
-    return store.CONFIG.merge(
-        Config(read_timeout=read_timeout, retries={"mode": "standard", "total_max_attempts": attempts})
-    )
 
 
 @pytest.fixture
@@ -78,7 +73,7 @@ def client(address: str, proxy: Proxy) -> Iterator[httpx.Client]:  # noqa: ARG00
 def test_a_failure_that_passes_is_a_503_and_never_a_2xx(
     client: httpx.Client, proxy: Proxy, fault: Fault, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(1, 0.3)))
+    monkeypatch.setattr(store, "client", dynamodb.connect(1, endpoint=store.client.meta.endpoint_url, read_timeout=0.3))
     proxy.script = itertools.repeat(fault)
     method, path, body = REQUESTS[operation]
     response = client.request(method, path, json=body)
@@ -92,7 +87,7 @@ def test_a_fault_of_the_deployment_is_not_made_out_to_pass(
     client: httpx.Client, proxy: Proxy, fault: Fault, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As patient as on AWS: what is counted below is what DynamoDB's answer alone brings about.
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=store.client.meta.endpoint_url))
     proxy.script = itertools.repeat(fault)
     method, path, body = REQUESTS[operation]
     response = client.request(method, path, json=body)
@@ -123,7 +118,7 @@ def test_a_guarded_change_that_boto3_repeats_is_made_once(client: httpx.Client, 
 
 
 def test_a_database_that_is_not_there_is_a_503(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect("http://127.0.0.1:9"))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint="http://127.0.0.1:9"))
     for method, path, body in REQUESTS.values():
         assert_problem(client.request(method, path, json=body), 503)
 
@@ -132,7 +127,7 @@ def test_dynamodb_is_asked_three_times_with_patience(
     client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the configuration of AWS."""
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=store.client.meta.endpoint_url))
     cut, slow = Fault("cut before the work"), Fault("slow", delay=1)
     proxy.script = iter([slow])
     assert client.post("/incidents", json=NEW).status_code == 201
@@ -148,7 +143,7 @@ def test_dynamodb_is_asked_three_times_with_patience(
 def test_a_list_of_many_partitions_keeps_its_connections(
     client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=store.client.meta.endpoint_url))
     monkeypatch.setattr(store, "SHARDS", 16)
     with caplog.at_level("WARNING", "urllib3.connectionpool"):
         # Before any incident, so that no partition has to be asked a second time, whatever other tests have stored.
@@ -241,7 +236,7 @@ def send_alerts(client: httpx.Client, alerts: list[dict[str, object]], attempts:
 
 def incidents_of(client: httpx.Client, fingerprint: str, starts: Iterable[int]) -> list[tuple[int, str, int]]:
     """The start, the status and the version of each incident of an alert. No other start than these may have led to one."""
-    ids = {id_for_episode(None, fingerprint, parse_instant(instant(each))): each for each in starts}
+    ids = {derived_id("alert", "", fingerprint, parse_instant(instant(each))): each for each in starts}
     incidents = client.get("/incidents?limit=100").json()
     found = [each for each in incidents if each["description"].startswith(fingerprint)]
     return sorted((ids[each["id"]], each["status"], each["version"]) for each in found)
@@ -250,7 +245,7 @@ def incidents_of(client: httpx.Client, fingerprint: str, starts: Iterable[int]) 
 def test_alerts_are_stored_all_or_sent_again(
     client: httpx.Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect(store._dynamodb.meta.endpoint_url, impatient(1, 20)))
+    monkeypatch.setattr(store, "client", dynamodb.connect(1, endpoint=store.client.meta.endpoint_url, read_timeout=20))
     fingerprints = [uuid.uuid4().hex for _ in range(100)]
     alerts = [Told(0).alert(fingerprint) for fingerprint in fingerprints]
     failed = Fault("failed", status=500, code="InternalServerError")
@@ -462,7 +457,7 @@ def test_every_failure_of_a_connection_is_mapped() -> None:
     connection = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
     for name, error in inspect.getmembers(botocore.exceptions, inspect.isclass):
         if issubclass(error, connection):
-            with pytest.raises(StoreUnavailable), store.translate_errors():
+            with pytest.raises(Unavailable), dynamodb.translate_errors():
                 raise error(error=OSError(name), endpoint_url="", proxy_url="")
 
 
@@ -474,7 +469,7 @@ def test_every_error_that_dynamodb_documents_is_tried_above() -> None:
 
 
 def test_the_longest_wait_for_dynamodb_is_inside_the_functions_timeout() -> None:
-    config = vars(store.connect().meta.config)
+    config = vars(store.client.meta.config)
     attempts = config["retries"]["total_max_attempts"]
     # botocore's own: waits of 1 and 2 seconds at the most when throttled, and 5 more where DynamoDB asks for them.
     waits = sum(2**attempt + 5 for attempt in range(attempts - 1))

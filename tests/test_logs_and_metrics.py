@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, JsonValue
 from werkzeug.test import Client
 
+import dynamodb
 import store
 from api import Api
 from infra.local.gateway import Gateway
@@ -62,7 +63,7 @@ def test_a_request_that_ends_in_an_exception_is_logged_with_its_type(capsys: pyt
 def test_a_failure_of_dynamodb_is_counted_when_it_happens(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", store.connect("http://127.0.0.1:9"))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint="http://127.0.0.1:9"))
     before = time.time()
     response = Client(Gateway()).get("/incidents?status=open", environ_base={"REMOTE_ADDR": "127.0.0.1"})
     assert response.status_code == 503

@@ -124,7 +124,7 @@ def test_the_api_gives_every_answer_of_the_document(
     if status == "409":
         monkeypatch.setattr(store, "MAX_CHANGES", 0)
     if status == "503":
-        monkeypatch.setattr(store, "_dynamodb", unreachable())
+        monkeypatch.setattr(store, "client", unreachable())
     response = api.request(method, path, headers=headers, content=body)
     assert str(response.status_code) == status, response.text
 

@@ -71,7 +71,7 @@ def load(dynamodb: DynamoDBClient, table: str) -> "Load":
         new = [NewIncident(description="x", source=Source.OPERATOR, status=status) for status in statuses]
         incidents = [Incident.report(each, id=incident.new_id()) for each in new]
         for start in range(0, len(incidents), 25):
-            items = [store._item(each) for each in incidents[start : start + 25]]
+            items = [store.item(each, None) for each in incidents[start : start + 25]]
             dynamodb.batch_write_item(RequestItems={table: [{"PutRequest": {"Item": item}} for item in items]})
         return in_order(incidents)
 
@@ -88,7 +88,7 @@ class CutShort:
     def __init__(self, seed: int) -> None:
         self._start = {"id": {"S": "the start"}, "position": {"S": "before every incident"}}
         self._random = random.Random(seed)  # noqa: S311
-        self._events = store._dynamodb.meta.events
+        self._events = store.client.meta.events
 
     def __enter__(self) -> None:
         self._events.register("before-parameter-build.dynamodb.Query", self._lower)
@@ -128,7 +128,7 @@ def queries() -> Iterator[list[Query]]:
     def answered(parsed: QueryOutputTypeDef, context: dict[str, str], **_: object) -> None:
         made.append(Query(context["partition"], parsed["Count"], threading.get_ident()))
 
-    events = store._dynamodb.meta.events
+    events = store.client.meta.events
     events.register("before-parameter-build.dynamodb.Query", asked)
     events.register("after-call.dynamodb.Query", answered)
     yield made
@@ -148,7 +148,7 @@ class Lists(RuleBasedStateMachine):
     @initialize(shards=st.integers(1, 3))
     def an_empty_table(self, shards: int) -> None:
         for each in store.newest(list(Status), 10_000):
-            store._dynamodb.delete_item(TableName=store.TABLE, Key={"id": {"S": each.id}})
+            store.client.delete_item(TableName=store.TABLE, Key={"id": {"S": each.id}})
         store.SHARDS = shards
 
     @rule(status=st.sampled_from(Status), times=st.integers(1, 8), later=st.booleans())

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
@@ -84,6 +85,14 @@ def test_a_link_repeats_the_filter_and_the_limit(api: httpx.Client) -> None:
     assert parse_qs(urlsplit(link).query).items() >= {"status": ["open", "closed"], "limit": ["2"]}.items()
 
 
+def test_a_link_names_each_status_once(api: httpx.Client) -> None:
+    for _ in range(2):
+        report(api)
+    link = api.get(f"/incidents?limit=1&status={','.join(['open', 'closed'] * 450)}").links["next"]["url"]
+    assert parse_qs(urlsplit(link).query)["status"] == ["open", "closed"]
+    assert len(api.get(link).json()) == 1
+
+
 def test_an_unknown_parameter_is_called_unknown(api: httpx.Client) -> None:
     problem = assert_problem(api.get("/incidents?source=partner"), 422)
     assert problem["errors"] == [{"loc": ["query", "source"], "msg": "Unknown parameter"}]
@@ -99,6 +108,13 @@ def test_an_unknown_parameter_is_called_unknown(api: httpx.Client) -> None:
         ("limit=101", [["query", "limit"]]),
         ("limit=-1", [["query", "limit"]]),
         ("limit=ten", [["query", "limit"]]),
+        ("limit=5.0", [["query", "limit"]]),
+        ("limit=1_0", [["query", "limit"]]),
+        ("limit=%2B5", [["query", "limit"]]),
+        ("limit=%205", [["query", "limit"]]),
+        ("since=2016-12-31T23:58:60Z", [["query", "since"]]),
+        ("since=2016-12-31T23:59:60-01:00", [["query", "since"]]),
+        ("since=2016-12-31T23:59:61Z", [["query", "since"]]),
         ("limit=", [["query", "limit"]]),
         ("limit=1&limit=2", [["query", "limit"]]),
         ("source=partner", [["query", "source"]]),
@@ -185,6 +201,9 @@ def created_apart(api: httpx.Client) -> dict[str, str]:
         "2999-11-08T16:30:00.000-05:30",
         "2999-11-08 22:00:00.000000000Z",
         "2999-11-08T21:59:59.9999Z",
+        # Leap seconds: RFC 3339, section 5.8
+        "2998-12-31T23:59:60Z",
+        "2998-12-31T15:59:60.5-08:00",
     ],
 )
 def test_a_time_may_have_any_offset(api: httpx.Client, since: str) -> None:
@@ -232,9 +251,10 @@ def test_a_cursor_does_not_lift_the_bound(api: httpx.Client) -> None:
     assert api.get(f"/incidents?cursor={cursor}&until=2025-11-08T22:00:00Z").json() == []
 
 
-def test_one_incident_can_be_read(api: httpx.Client) -> None:
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_one_incident_can_be_read(api: httpx.Client, case: Callable[[str], str]) -> None:
     incident = report(api)
-    response = api.get(f"/incidents/{incident['id']}")
+    response = api.get(f"/incidents/{case(incident['id'])}")
     assert (response.status_code, response.json()) == (200, incident)
     assert response.headers["ETag"] == '"1"'
 

@@ -9,7 +9,7 @@ from types_boto3_dynamodb import DynamoDBClient
 from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 import store
-from incident import MAX_CHANGES, IncidentNotFound, Status
+from incident import MAX_CHANGES
 from tests.steps import assert_problem, report
 
 
@@ -45,12 +45,9 @@ def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(
     api.get(f"/incidents/{unknown}")
     api.patch(f"/incidents/{unknown}", json={"status": "closed"})
     assert dynamodb_calls == ["GetItem", "UpdateItem"]
-    for malformed in ("1", f"{unknown}0", f"{unknown}%0A", f"0{unknown}", unknown.upper().replace("0", "A")):
+    for malformed in ("1", f"{unknown}0", f"{unknown}%0A", f"0{unknown}", unknown.replace("0", "g")):
         api.get(f"/incidents/{malformed}")
         api.patch(f"/incidents/{malformed}", json={"status": "closed"})
-    for malformed in (f"{unknown}\n", f"{unknown}0"):
-        with pytest.raises(IncidentNotFound):
-            store.get(malformed)
     assert dynamodb_calls == ["GetItem", "UpdateItem"]
 
 
@@ -62,7 +59,7 @@ def sent() -> Iterator[list[dict[str, JsonValue]]]:
     def note(params: dict[str, JsonValue], **_: object) -> None:
         parameters.append(dict(params))
 
-    events = store._dynamodb.meta.events
+    events = store.client.meta.events
     events.register("before-parameter-build.dynamodb", note)
     yield parameters
     events.unregister("before-parameter-build.dynamodb", note)
@@ -84,7 +81,7 @@ def test_botocore_has_nothing_left_to_parse(api: httpx.Client) -> None:
         bodies.append(response_dict["body"])
 
     report(api)
-    events = store._dynamodb.meta.events
+    events = store.client.meta.events
     events.register_last("before-parse.dynamodb", note)
     assert len(api.get("/incidents?status=open").json()) == 1
     events.unregister("before-parse.dynamodb", note)
@@ -134,34 +131,58 @@ def shards(dynamodb: DynamoDBClient, table: str) -> dict[str, str]:
     return {item["id"]["S"]: item["status_shard"]["S"] for item in dynamodb.scan(TableName=table)["Items"]}
 
 
+def overwrite(dynamodb: DynamoDBClient, table: str, id: str, update: str, **values: AttributeValueTypeDef) -> None:
+    """Change an incident's item behind the API's back."""
+    dynamodb.update_item(
+        TableName=table,
+        Key={"id": {"S": id}},
+        UpdateExpression=update,
+        ExpressionAttributeNames={f"#{name}": name for name in values},
+        ExpressionAttributeValues={f":{name}": value for name, value in values.items()},
+    )
+
+
 def test_an_item_that_is_no_incident_is_reported_without_its_description(
     api: httpx.Client, dynamodb: DynamoDBClient, table: str
 ) -> None:
     incident = report(api, "a secret")
-    dynamodb.update_item(
-        TableName=table,
-        Key={"id": {"S": incident["id"]}},
-        UpdateExpression="SET #status = :status",
-        ExpressionAttributeNames={"#status": "status"},
-        ExpressionAttributeValues={":status": {"S": "lost"}},
-    )
+    overwrite(dynamodb, table, incident["id"], "SET incident.#status = :status", status={"S": "lost"})
     with pytest.raises(ValidationError) as raised:
         store.get(incident["id"])
     assert "secret" not in str(raised.value)
     assert api.get(f"/incidents/{incident['id']}").status_code == 500
 
 
-def test_an_incident_takes_1000_changes(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
-    """With the longest description and key names, far below DynamoDB's 400 KB for an item."""
-    incident = report(api, "🛴" * 10_000)
-    entry = store._entry(Status.IN_PROGRESS, incident["created_at"], "x" * 64)
-    dynamodb.update_item(
-        TableName=table,
-        Key={"id": {"S": incident["id"]}},
-        UpdateExpression="SET history = :history, version = :version",
-        ExpressionAttributeValues={":history": {"L": [entry] * MAX_CHANGES}, ":version": {"N": str(MAX_CHANGES)}},
-    )
+def test_a_change_is_never_before_the_previous_one(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
+    """Whatever this clock says: another one may be ahead, or this one may have been set back."""
+    incident = report(api)
     path = f"/incidents/{incident['id']}"
+    ahead = "2999-11-08T22:00:00.000Z"
+    overwrite(dynamodb, table, incident["id"], "SET incident.#updated_at = :updated_at", updated_at={"S": ahead})
+    changed = api.patch(path, json={"status": "closed"}, headers={"If-Match": '"1"'}).json()
+    assert (changed["version"], changed["updated_at"]) == (2, ahead)
+    assert api.get(f"{path}/history").json()[-1]["at"] == ahead
+
+
+def test_an_incident_takes_1000_changes(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
+    """With the longest description and caller, far below DynamoDB's 400 KB for an item."""
+    incident = report(api, "🛴" * 10_000)
+    path = f"/incidents/{incident['id']}"
+    # The longest name is one from Telegram. moto counts a list twice while it is updated.
+    names: dict[str, AttributeValueTypeDef] = {"status": {"S": "in_progress"}, "at": {"S": incident["created_at"]}}
+    for name, most in (("x" * 64, 200_000), ("я" * 100, 300_000)):
+        entry: AttributeValueTypeDef = {"M": names | {"by": {"S": name}}}
+        assert (
+            item_size(stored(dynamodb, table, incident["id"]) | {"history": {"L": [entry] * (MAX_CHANGES + 1)}}) < most
+        )
+    overwrite(
+        dynamodb,
+        table,
+        incident["id"],
+        "SET #history = :history, incident.#version = :version",
+        history={"L": [{"M": names | {"by": {"S": "x" * 64}}}] * MAX_CHANGES},
+        version={"N": str(MAX_CHANGES)},
+    )
     changed = api.patch(path, json={"status": "closed"}).json()
     assert changed["version"] == MAX_CHANGES + 1
     for headers in ({}, {"If-Match": f'"{MAX_CHANGES + 1}"'}):
@@ -169,29 +190,10 @@ def test_an_incident_takes_1000_changes(api: httpx.Client, dynamodb: DynamoDBCli
     assert_problem(api.patch(path, json={"status": "open"}, headers={"If-Match": '"1"'}), 412)
     assert api.patch(path, json={"status": "closed"}).json() == api.get(path).json() == changed
     assert len(api.get(f"{path}/history").json()) == MAX_CHANGES + 1
-    item = dynamodb.get_item(TableName=table, Key={"id": {"S": incident["id"]}})["Item"]
-    assert item_size(item) < 200_000
-    # By the longest names that functions/receive_telegram.py records. moto counts a list twice while it is updated.
-    item["history"] = {"L": [store._entry(Status.IN_PROGRESS, incident["created_at"], "я" * 100)] * (MAX_CHANGES + 1)}
-    assert item_size(item) < 300_000
 
 
-def test_what_is_known_of_an_older_incident_is_shown(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
-    incident = report(api)
-    dynamodb.update_item(
-        TableName=table,
-        Key={"id": {"S": incident["id"]}},
-        UpdateExpression="REMOVE history SET version = :version",
-        ExpressionAttributeValues={":version": {"N": "5"}},
-    )
-    path = f"/incidents/{incident['id']}"
-    assert api.get(f"{path}/history").json() == [
-        {"version": 5, "status": "open", "at": incident["updated_at"], "by": None}
-    ]
-    changed = api.patch(path, json={"status": "closed"}).json()
-    assert api.get(f"{path}/history").json() == [
-        {"version": 6, "status": "closed", "at": changed["updated_at"], "by": None}
-    ]
+def stored(dynamodb: DynamoDBClient, table: str, id: str) -> dict[str, AttributeValueTypeDef]:
+    return dynamodb.get_item(TableName=table, Key={"id": {"S": id}})["Item"]
 
 
 def item_size(item: Mapping[str, AttributeValueTypeDef]) -> int:

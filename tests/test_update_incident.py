@@ -25,7 +25,7 @@ def test_a_change_of_status_changes_nothing_else(api: httpx.Client) -> None:
     incident = report(api)
     while incident["created_at"] >= (before := milliseconds()):
         pass
-    response = api.patch(f"/incidents/{incident['id']}", json={"status": "in_progress"})
+    response = api.patch(f"/incidents/{incident['id'].upper()}", json={"status": "in_progress"})
     changed = response.json()
     assert response.status_code == 200
     assert response.headers["ETag"] == '"2"'

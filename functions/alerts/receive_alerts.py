@@ -10,7 +10,7 @@ Which episode a report belongs to is decided by its times:
   if the two times overlap: the other replica reported it. If there is neither, the alert was never reported as firing, and is
   recorded as resolved.
 
-Reports may therefore be repeated, late or out of order. `store.Episode` is what is remembered of an alert.
+Reports may therefore be repeated, late or out of order. `memory.Episode` is what is remembered of an alert.
 """
 
 import cold_start  # noqa: F401 (it acts when it is imported)
@@ -36,6 +36,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 import store
+from alerts import memory
+from alerts.memory import Episode
 from api import Api
 from incident import (
     ACTIVE,
@@ -46,12 +48,10 @@ from incident import (
     Source,
     Status,
     TooManyChanges,
-    id_for_episode,
-    key_for_alert,
-    parse_instant,
+    derived_id,
     readable,
 )
-from store import Episode
+from rfc3339 import parse_instant
 
 if TYPE_CHECKING:
     from pydantic.config import JsonDict
@@ -206,7 +206,7 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
     if notification.truncated:
         app.count("AlertsTruncated", notification.truncated)
     try:
-        known = store.latest_episodes(report.key for report in reports)
+        known = memory.latest_episodes(report.key for report in reports)
         store.in_parallel(lambda report: outcomes.append(_store(report, known.get(report.key))), reports)
     finally:
         # Even if the request fails: what it has stored counts as unchanged when it is sent again.
@@ -236,11 +236,11 @@ class Report(NamedTuple):
     @property
     def key(self) -> str:
         """What the store remembers the alert by."""
-        return key_for_alert(self.caller, self.alert.fingerprint)
+        return f"alert#{derived_id('alert', self.caller or '', self.alert.fingerprint)}"
 
     def incident_id(self, starts: str) -> str:
         """The id of the incident of the alert's episode that starts then."""
-        return id_for_episode(self.caller, self.alert.fingerprint, starts)
+        return derived_id("alert", self.caller or "", self.alert.fingerprint, starts)
 
 
 def latest_after(alert: Alert, known: Episode | None) -> Episode:
@@ -260,10 +260,10 @@ def _store(report: Report, known: Episode | None) -> Outcome:
     """Store what is reported of an alert whose latest episode is known."""
     while True:
         latest = latest_after(report.alert, known)
-        if latest == known or store.set_latest_episode(report.key, latest, known):
+        if latest == known or memory.set_latest_episode(report.key, latest, known):
             break
         # Another request was faster, or an earlier attempt of this one.
-        known = store.latest_episodes([report.key])[report.key]
+        known = memory.latest_episodes([report.key])[report.key]
     if report.alert.status == "resolved":
         return _resolve(report, latest)
     if latest.recorded:
@@ -271,7 +271,7 @@ def _store(report: Report, known: Episode | None) -> Outcome:
     if _record(report, latest.starts, Status.RESOLVED if latest.ends else Status.OPEN):
         return "created"
     # Left to the first repetition, so that many alerts that begin at once take a write less each.
-    store.set_latest_episode(report.key, latest._replace(recorded=True), latest)
+    memory.set_latest_episode(report.key, latest._replace(recorded=True), latest)
     return "unchanged"
 
 

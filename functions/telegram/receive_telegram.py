@@ -32,7 +32,7 @@ from incident import (
     Status,
     TooManyChanges,
     VersionConflict,
-    id_for_message,
+    derived_id,
 )
 from telegram import messages
 from telegram.messages import Words
@@ -207,7 +207,7 @@ def _record(message: _Message, words: Words, text: str, message_id: int) -> Meth
         new = NewIncident(description=text, source=app.source or Source.OPERATOR)
     except ValidationError:
         return _send(message, words.not_a_report)
-    incident = Incident.report(new, id=id_for_message(message.chat.id, message_id))
+    incident = Incident.report(new, id=derived_id("telegram-message", str(message.chat.id), str(message_id)))
     if store.add(incident, _by(message.sender)) == incident:
         app.count("IncidentsCreated", source=incident.source)
     else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import dynamodb
 import store
 from infra.local.gateway import Gateway
 from infra.openapi import INTEGRATIONS
@@ -166,7 +167,7 @@ def test_what_is_reported_while_dynamodb_fails_is_stored_when_it_is_back(
         http_client(serve(Gateway(log, **INTEGRATIONS))) as client,
     ):
         api = Api(client, tmp_path / "log")
-        monkeypatch.setattr(store, "_dynamodb", store.connect(failing))
+        monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=failing))
         with real_alertmanager.running(api.url) as alertmanager:
             starts = ago(60)
             alertmanager.post(alert(group, "before", starts))

@@ -12,21 +12,20 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 import store
-from alerts import receive_alerts
+from alerts import memory, receive_alerts
+from alerts.memory import Episode
 from incident import (
     MAX_DESCRIPTION,
     Incident,
     NewIncident,
     Source,
     Status,
-    id_for_episode,
-    key_for_alert,
-    parse_instant,
+    derived_id,
 )
-from store import Episode
+from rfc3339 import parse_instant
 from tests.conftest import ROOT, TEMPLATE
+from tests.invoke import call
 from tests.steps import assert_problem, bad_input
-from tests.test_events import call
 
 Json = dict[str, JsonValue]
 
@@ -35,7 +34,7 @@ RECORDED = ROOT / "tests/alerts/deliveries"
 """Bodies that Alertmanager 0.25 sent to a webhook; a list has the deliveries in their order."""
 
 FINGERPRINT = "9fcdbf62e3b8eed9"
-KEY = key_for_alert(None, FINGERPRINT)
+KEY = "alert#" + derived_id("alert", "", FINGERPRINT)
 SEEN = "2026-11-24T02:17:50.912104000Z"
 ENDED = "2026-11-24T02:18:37.288815000Z"
 FIRST, SECOND, THIRD = (f"2026-11-24T0{hour}:00:00.000000000Z" for hour in (1, 2, 3))
@@ -265,8 +264,8 @@ def test_an_instant_is_kept_to_the_nanosecond(fraction: str, nanoseconds: str) -
 def test_the_ids_of_alerts_never_change() -> None:
     """With others, an alert that goes on firing would be recorded twice."""
     starts = "2026-11-24T02:17:50.912104000Z"
-    assert id_for_episode(None, FINGERPRINT, starts) == "bfd84871-7074-5d1b-9741-dbdf906ece1a"
-    assert id_for_episode("grafana", FINGERPRINT, starts) == "bbcdb7e2-cd86-52bd-ba73-2e66aef0e16b"
+    assert derived_id("alert", "", FINGERPRINT, starts) == "bfd84871-7074-5d1b-9741-dbdf906ece1a"
+    assert derived_id("alert", "grafana", FINGERPRINT, starts) == "bbcdb7e2-cd86-52bd-ba73-2e66aef0e16b"
 
 
 def test_another_fingerprint_and_a_later_start_are_other_incidents(api: httpx.Client) -> None:
@@ -497,17 +496,17 @@ def test_what_another_request_has_written_down_in_the_meantime_is_taken_into_acc
     api: httpx.Client, sent: Json, meanwhile: Episode, recorded_start: str, status: str
 ) -> None:
     """The other one has just written down an episode, and has not recorded its incident yet."""
-    events = store._dynamodb.meta.events
+    events = store.client.meta.events
     event = "request-created.dynamodb.UpdateItem"
 
     def interrupt(**_: object) -> None:
         events.unregister(event, interrupt)
-        assert store.set_latest_episode(KEY, meanwhile, None)
+        assert memory.set_latest_episode(KEY, meanwhile, None)
 
     events.register(event, interrupt)
     assert send(api, sent) == [1, 0, 0]
     (incident,) = api.get("/incidents").json()
-    assert (incident["id"], incident["status"]) == (id_for_episode(None, FINGERPRINT, recorded_start), status)
+    assert (incident["id"], incident["status"]) == (derived_id("alert", "", FINGERPRINT, recorded_start), status)
 
 
 @pytest.mark.parametrize(("status", "counts"), [(Status.OPEN, [0, 1, 0]), (Status.RESOLVED, [0, 0, 1])])
@@ -515,13 +514,13 @@ def test_an_incident_that_another_request_records_in_the_meantime_is_resolved(
     api: httpx.Client, status: Status, counts: list[int]
 ) -> None:
     """The other one, which says that the alert fires, has looked before this one, which says that it is resolved."""
-    events = store._dynamodb.meta.events
+    events = store.client.meta.events
     event = "request-created.dynamodb.PutItem"
     new = NewIncident(description="Самокат #4567 не отвечает", source=Source.MONITORING, status=status)
 
     def interrupt(**_: object) -> None:
         events.unregister(event, interrupt)
-        store.add(Incident.report(new, id=id_for_episode(None, FINGERPRINT, SEEN)), None)
+        store.add(Incident.report(new, id=derived_id("alert", "", FINGERPRINT, SEEN)), None)
 
     events.register(event, interrupt)
     assert send(api, alert("resolved")) == counts

@@ -25,6 +25,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from werkzeug.test import Client
 
+import dynamodb
 import store
 from incident import MAX_DESCRIPTION, Incident, Source, Status
 from infra.local import template
@@ -135,12 +136,12 @@ def incidents(number: int, statuses: Sequence[Status] = EVERY) -> list[Incident]
 def table(stored: Sequence[Incident]) -> Iterator[None]:
     """Have the store ask a table that holds these incidents."""
     with TemporaryDirectory() as folder:
-        lines = [json.dumps(store._item(incident), ensure_ascii=False) for incident in stored]
+        lines = [json.dumps(store.item(incident, None), ensure_ascii=False) for incident in stored]
         Path(folder, "incidents.jsonl").write_text("\n".join([*lines, ""]))
         database = Database(Path(folder), template.load())
         server = Server(database, port=0)
         server.start()
-        store._dynamodb = store.connect(f"http://127.0.0.1:{server.port}")
+        store.client = dynamodb.connect(endpoint=f"http://127.0.0.1:{server.port}")
         yield
         server.stop()
         server.server_close()
@@ -156,14 +157,14 @@ def measured(api: Client, page: Page, stored: Sequence[Incident]) -> Cost:
         assert model.name == "Query"
         assert parsed["Count"] == parsed["ScannedCount"], "a filter hides what was read"
         read = [by_id[item["id"]["S"]] for item in parsed["Items"]]
-        queries.append(read_units(sum(size(store._item(incident)) for incident in read)))
+        queries.append(read_units(sum(size(store.item(incident, None)) for incident in read)))
 
     url = f"/incidents?status={','.join(page.statuses)}&limit={page.limit}"
     if page.number > 1:
         url += f"&cursor={page.cursor(stored)}"
-    store._dynamodb.meta.events.register("after-call.dynamodb", note)
+    store.client.meta.events.register("after-call.dynamodb", note)
     response = api.get(url, environ_base={"REMOTE_ADDR": "127.0.0.1"})
-    store._dynamodb.meta.events.unregister("after-call.dynamodb", note)
+    store.client.meta.events.unregister("after-call.dynamodb", note)
     shown = [incident for incident in stored if incident.status in page.statuses][::-1]
     start = page.limit * (page.number - 1)
     assert [each["id"] for each in response.get_json()] == [each.id for each in shown[start : start + page.limit]]
@@ -174,7 +175,7 @@ def on_paper(page: Page) -> Cost:
     """What the page costs with one shard where each partition that holds incidents has more than the page."""
     wanted = page.limit + 1
     share = min(wanted, wanted // len(page.statuses) + store.SPARE)
-    of_each_status = {incident.status: size(store._item(incident)) for incident in incidents(len(EVERY))}
+    of_each_status = {incident.status: size(store.item(incident, None)) for incident in incidents(len(EVERY))}
     full = [status for status in page.statuses if status in page.stored]
     read = [share * of_each_status[status] if status in full else 0 for status in page.statuses]
     if share * len(full) < wanted:
@@ -228,7 +229,7 @@ def index_writes() -> list[Writes]:
         ("1,000 characters", "я" * 1_000),
         ("10,000 characters", "я" * MAX_DESCRIPTION),
     ]:
-        item = store._item(short.model_copy(update={"description": description}))
+        item = store.item(short.model_copy(update={"description": description}), None)
         units = write_units(item)
         creates = {shards: shards * PARTITION_WRITES // units for shards in SHARDS}
         rows.append(Writes(name, size(item), units, creates))
@@ -280,7 +281,7 @@ def draw(pages: Mapping[str, Mapping[int, Cost]], writes: Sequence[Writes]) -> N
 
 def _draw_pages(axes: "Axes", pages: Mapping[str, Mapping[int, Cost]]) -> None:
     columns = [*SIZES, ON_PAPER]
-    (item,) = map(store._item, incidents(1))
+    (item,) = (store.item(each, None) for each in incidents(1))
     scan = [read_units(number * size(item)) for number in columns]
     axes.plot(columns, scan, color="0.6", linestyle="--", label="a Scan instead*")
     # The pages of 50 cost the same: the mark of the one shows around the mark of the other.

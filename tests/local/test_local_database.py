@@ -143,7 +143,7 @@ def test_the_index_answers_every_query_of_the_store(api: httpx.Client) -> None:
 
     for _ in range(3):
         report(api)
-    events = importlib.import_module("store")._dynamodb.meta.events
+    events = importlib.import_module("store").client.meta.events
     events.register("request-created.dynamodb", note)
     assert sum(len(page) for page in follow(api, "/incidents?limit=1")) == 3
     assert len(api.get("/incidents?status=open&since=2020-01-01T00:00:00Z").json()) == 3

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 import store
-from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, id_for_message, new_id
+from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, derived_id, new_id
 from infra.local import template
 from infra.local.event import http_event
 from infra.local.gateway import Gateway
 from telegram import messages
 from tests.conftest import ROOT, TEMPLATE, LocalRun
+from tests.invoke import answer_of
 from tests.steps import assert_problem, report
 from tests.telegram.chat import (
     ANNA,
@@ -39,7 +40,6 @@ from tests.telegram.chat import (
     text,
     units,
 )
-from tests.test_events import answer_of
 from tests.test_openapi import unreachable
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def test_the_command_in_reply_to_a_message_reports_that_message_once(
         answer = sent(deliver(api, chat.message("/incident", by, {"reply_to_message": message})))
         assert answer.text.startswith(f"{REPORT}\n\n")
     (incident,) = listed(api)
-    assert (incident["id"], incident["description"]) == (id_for_message(CHAT, 1), REPORT)
+    assert (incident["id"], incident["description"]) == (derived_id("telegram-message", str(CHAT), "1"), REPORT)
     assert history(api, incident["id"]) == [("open", "telegram:11 Анна Петрова")]
 
 
@@ -377,7 +377,7 @@ def test_the_same_tap_ten_times_is_one_change_and_one_kind_of_answer(api: httpx.
 
 
 REPORTED = Chat().message(f"/incident {REPORT}")
-INCIDENT = id_for_message(CHAT, 2)
+INCIDENT = derived_id("telegram-message", str(CHAT), "2")
 BY_ANNA, BY_BORIS = "telegram:11 Анна Петрова", "telegram:22 Boris"
 TAPS = [
     (1, "in_progress", ANNA, BY_ANNA),
@@ -698,7 +698,7 @@ def test_no_update_is_too_much(dynamodb: DynamoDBClient, table: str, update: dic
 def test_when_dynamodb_fails_telegram_is_to_repeat_the_update(
     api: httpx.Client, chat: Chat, update: Callable[[Chat], Fields], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_dynamodb", unreachable())
+    monkeypatch.setattr(store, "client", unreachable())
     headers = {"Content-Type": "application/json"}
     response = api.post("/telegram", content=body(update(chat)), headers=headers)
     assert_problem(response, 503)

@@ -1,0 +1,48 @@
+"""Times as RFC 3339 writes them, always in UTC and of one width, so that they sort as text."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+
+def now() -> str:
+    """The current time, truncated to milliseconds: `2025-11-08T10:00:00.123Z`."""
+    return _in_utc(datetime.now(UTC))
+
+
+def parse_time(text: str) -> str:
+    """A time with any offset, in the format of `now`; part of a millisecond counts as a whole one. Raises `ValueError`."""
+    whole, fraction = _seconds(text)
+    milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
+    try:
+        return _in_utc(whole + timedelta(milliseconds=milliseconds))
+    except OverflowError as error:
+        raise ValueError("after the year 9999") from error
+
+
+def parse_instant(text: str) -> str:
+    """A time with any offset, truncated to nanoseconds: `2025-11-08T10:00:00.123456789Z`. Raises `ValueError`."""
+    whole, fraction = _seconds(text)
+    return f"{whole.replace(tzinfo=None).isoformat()}.{fraction[:9].ljust(9, '0')}Z"
+
+
+def _seconds(text: str) -> tuple[datetime, str]:
+    """The whole seconds of a time, in UTC, and the digits of its fraction."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
+    if not match:
+        raise ValueError("not a time of RFC 3339")
+    date, time, second, fraction, offset = match.groups(default="")
+    # A leap second, which `datetime` does not have, is the first second of the next day (RFC 3339, section 5.7).
+    leap = second == "60"
+    try:
+        whole = datetime.fromisoformat(f"{date}T{time}{'59' if leap else second}{offset.upper()}").astimezone(UTC)
+        if not leap:
+            return whole, fraction
+        if (whole.hour, whole.minute) != (23, 59):
+            raise ValueError("not the place of a leap second")
+        return whole + timedelta(seconds=1), fraction
+    except OverflowError as error:
+        raise ValueError("before the year 1 or after 9999") from error
+
+
+def _in_utc(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
