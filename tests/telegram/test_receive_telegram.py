@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+import dynamodb
 import store
 from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, derived_id, new_id
 from infra.local import template
@@ -40,7 +41,6 @@ from tests.telegram.chat import (
     text,
     units,
 )
-from tests.test_openapi import unreachable
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -698,7 +698,7 @@ def test_no_update_is_too_much(dynamodb: DynamoDBClient, table: str, update: dic
 def test_when_dynamodb_fails_telegram_is_to_repeat_the_update(
     api: httpx.Client, chat: Chat, update: Callable[[Chat], Fields], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "client", unreachable())
+    monkeypatch.setattr(store, "client", dynamodb.connect(1, endpoint="http://127.0.0.1:9"))
     headers = {"Content-Type": "application/json"}
     response = api.post("/telegram", content=body(update(chat)), headers=headers)
     assert_problem(response, 503)
