@@ -284,8 +284,12 @@ class _Generated(TypedDict):
     components: _Components
 
 
+class NotDescribed(Exception):
+    """A route or a parameter has no description: the message names the file to add it to."""
+
+
 def document() -> Json:
-    """The contract. Raises `LookupError` for a route of the functions that `operations` does not describe."""
+    """The contract. Raises `NotDescribed`."""
     generated = _generated()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     paths = {
@@ -328,7 +332,9 @@ def _generated() -> _Generated:
 
 
 def _operation(route: str, operation: _Operation) -> Json:
-    doc = operations()[route]
+    doc = operations().get(route)
+    if doc is None:
+        raise NotDescribed(f"infra/openapi.py: describe the responses of {route} in operations()")
     described: Json = {
         "operationId": doc.id,
         "tags": [TAG],
@@ -337,7 +343,7 @@ def _operation(route: str, operation: _Operation) -> Json:
         "security": [{scheme: []} for scheme in doc.security],
     }
     if "parameters" in operation:
-        described["parameters"] = [_parameter(parameter) for parameter in operation["parameters"]]
+        described["parameters"] = [_parameter(route, parameter) for parameter in operation["parameters"]]
     if "requestBody" in operation:
         described["requestBody"] = operation["requestBody"]
     (content,) = (response["content"]["application/json"] for response in operation["responses"].values())
@@ -351,7 +357,9 @@ def _roles(route: str) -> str:
     return f"For access keys of the role {' or '.join(role for role, routes in ROLES.items() if route in routes)}."
 
 
-def _parameter(parameter: _Parameter) -> Json:
+def _parameter(route: str, parameter: _Parameter) -> Json:
+    if "description" not in parameter:
+        raise NotDescribed(f"functions/: describe the parameter {parameter['name']} of {route}")
     schema = parameter["schema"]
     # Powertools writes a header's name in lower case; its title keeps the case.
     name = str(schema["title"]) if parameter["in"] == "header" else parameter["name"]
@@ -437,7 +445,10 @@ def main() -> None:
     # What the functions find on Lambda when they are imported.
     os.environ.update(template.load().environment(**INTEGRATIONS), AWS_DEFAULT_REGION="us-east-1")
     sys.path.insert(0, str(ROOT / "functions"))
-    PATH.write_text(text())
+    try:
+        PATH.write_text(text())
+    except NotDescribed as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

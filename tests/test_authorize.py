@@ -102,8 +102,8 @@ def test_a_role_may_use_its_own_routes_and_no_others(keys: Keys, role: str, rout
 
 def test_every_route_of_the_template_is_decided() -> None:
     declared = {route.key for route in TEMPLATE.routes(**INTEGRATIONS)}
-    assert declared <= set(ROUTES), "a route that no role may use"
-    assert set(ROUTES) <= declared, "a role for a route that does not exist"
+    assert declared <= set(ROUTES), "functions/authorize.py: a route that no role may use"
+    assert set(ROUTES) <= declared, "functions/authorize.py: a role for a route that does not exist"
 
 
 @pytest.mark.parametrize("route", ["DELETE /incidents/{id}", "GET /keys", "ANY /{proxy+}", "$default", ""])

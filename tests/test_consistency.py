@@ -263,8 +263,8 @@ def test_the_authorizer_is_always_there() -> None:
 
 
 def test_a_key_can_be_made_for_every_role_and_every_source() -> None:
-    assert set(keys.ROLES) == set(authorize.ROLES)
-    assert set(keys.SOURCES) == set(Source)
+    assert set(keys.ROLES) == set(authorize.ROLES), "infra/keys.py"
+    assert set(keys.SOURCES) == set(Source), "infra/keys.py"
 
 
 def test_the_local_run_and_sam_local_ask_for_no_access_key() -> None:

@@ -295,7 +295,7 @@ def test_a_list_asks_each_partition_for_its_part_of_the_page(api: httpx.Client, 
     with queries() as asked:
         listed = api.get("/incidents").json()
     assert [each["id"] for each in listed] == [each.id for each in stored[:50]]
-    assert len(asked) == 4
+    assert len(asked) == len(Status)
     assert sum(query.items for query in asked) < 1.5 * len(listed)
 
 
@@ -307,7 +307,7 @@ def test_a_list_of_one_status_alone_takes_one_round_more(api: httpx.Client, load
     with queries() as asked:
         listed = api.get("/incidents").json()
     assert [each["id"] for each in listed] == [each.id for each in stored[:50]]
-    assert len(asked) > 4 * number
+    assert len(asked) > len(Status) * number
     assert max(Counter(query.partition for query in asked).values()) == 2
 
 
@@ -323,5 +323,5 @@ def test_few_queries_take_turns_and_many_are_made_four_at_a_time(
     store.SHARDS = number
     load([*Status] * 50)
     with queries() as asked:
-        assert len(api.get("/incidents").json()) == 50
+        assert len(api.get("/incidents?status=open,in_progress,resolved,closed").json()) == 50
     assert len({query.thread for query in asked}) in threads

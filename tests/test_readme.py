@@ -54,7 +54,7 @@ def test_the_readme_shows_what_its_commands_print(api: httpx.Client) -> None:
             command = command.replace(written, real)
         printed = shell(command.replace("http://localhost:8000", str(api.base_url)) + " --silent")
         ids |= dict(zip(re.findall(ID, shown), re.findall(ID, printed), strict=False))
-        assert anonymous(printed) == anonymous(shown), command
+        assert anonymous(printed) == anonymous(shown), f"README.md: {command}"
     assert len(session) == README.count("\n$ ")
 
 
@@ -99,7 +99,7 @@ def test_the_readme_lists_every_route_and_its_function() -> None:
     assert listed == {
         (f"{route.method} {route.path.replace('{proxy+}', '')}", route.handler.split(".")[-2])
         for route in TEMPLATE.routes(**INTEGRATIONS)
-    }
+    }, "README.md, Routes"
 
 
 @pytest.mark.parametrize("word", [*Status, *Source, *Incident.model_fields])
@@ -122,7 +122,7 @@ def test_the_readme_lists_the_errors_of_the_functions() -> None:
         for status, answer in operation["responses"].items()
         if "application/problem+json" in answer.get("content", {})
     }
-    assert {row[0].strip() for row in rows(README, "Errors")} - {"status"} == problems
+    assert {row[0].strip() for row in rows(README, "Errors")} - {"status"} == problems, "README.md, Errors"
 
 
 REQUESTS: dict[str, Callable[[httpx.Client, int], httpx.Response]] = {
@@ -210,8 +210,8 @@ def test_the_costs_count_every_alarm_and_metric() -> None:
     # The alarms of an integration have a condition.
     alarms = len(re.findall(r"Type: AWS::CloudWatch::Alarm\n    (?!Condition:)", MONITORING))
     metrics = len(re.findall(r"`[A-Z]\w+`", METRICS)) - 2 + len(Source) + len(Status)
-    assert f"{0.1 * alarms:.2f} a month for {alarms} alarms" in OPERATING
-    assert f"{metrics} for {0.3 * metrics:.2f}" in OPERATING
+    assert f"{0.1 * alarms:.2f} a month for {alarms} alarms" in OPERATING, "infra/README.md, Costs"
+    assert f"{metrics} for {0.3 * metrics:.2f}" in OPERATING, f"infra/README.md, Costs: {metrics} metrics"
 
 
 def test_the_deployment_page_lists_every_role() -> None:
