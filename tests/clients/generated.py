@@ -33,7 +33,7 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
     ids = [create(client, number).id for number in range(5)]
     listed = pages(client)
     assert [len(page) for page in listed] == [2, 2, 1]
-    assert sorted(id for page in listed for id in page) == sorted(ids)
+    assert sorted(each for page in listed for each in page) == sorted(ids)
 
     changed = update_incident.sync(ids[0], client=client, body=StatusChange(status=Status.RESOLVED), if_match='"1"')
     assert isinstance(changed, Incident), changed
