@@ -28,12 +28,15 @@ from pydantic_core import to_json
 import dynamodb
 import log
 from incident import (
+    ACTIVE,
     MAX_CHANGES,
+    MAX_COMMENTS,
     IdempotencyKeyReused,
     Incident,
     IncidentNotFound,
     Source,
     TooManyChanges,
+    TooManyComments,
     VersionConflict,
 )
 
@@ -43,11 +46,11 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 MAX_BODY = 128 * 1024
-"""Bytes, before JSON is decoded, where a function does not say otherwise. The longest description fits even if every character
-is escaped as a surrogate pair."""
+"""Bytes, before JSON is decoded, unless a function sets its own limit. The longest description fits even if every character is
+escaped as a surrogate pair."""
 
 MAX_ERRORS = 100
-"""Errors in one problem. A response of Lambda's has at most 6 MB, and a body of 1 MB has room for 300,000 mistakes."""
+"""Errors in one problem: Lambda limits a response to 6 MB, and a body of 1 MB has room for 300,000 errors."""
 
 IncidentId = Annotated[
     str,
@@ -90,6 +93,11 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     NotFoundError: (404, "Not Found", "There is no such route."),
     IncidentNotFound: (404, "Not Found", "There is no incident with this id."),
     TooManyChanges: (409, "Conflict", f"The incident has had {MAX_CHANGES} changes and takes no more."),
+    TooManyComments: (
+        409,
+        "Conflict",
+        f"The incident's comments have {MAX_COMMENTS} bytes together, the most that it takes.",
+    ),
     VersionConflict: (412, "Precondition Failed", "The incident has changed since the version in If-Match."),
     BodyTooLarge: (413, "Content Too Large", "The body is longer than this route allows."),
     UnsupportedMediaType: (415, "Unsupported Media Type", "The body's Content-Type is not application/json."),
@@ -106,6 +114,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
 
 ERROR_METRICS: dict[type[Exception], str] = {
     TooManyChanges: "Conflicts",
+    TooManyComments: "Conflicts",
     VersionConflict: "Conflicts",
     IdempotencyKeyReused: "Conflicts",
     dynamodb.Unavailable: "Unavailable",
@@ -114,7 +123,7 @@ ERROR_METRICS: dict[type[Exception], str] = {
 
 
 class Api(APIGatewayHttpResolver):
-    """One function's routes, and the log line of the request that it is handling: a function handles one at a time."""
+    """One function's routes, and the log line of the current request: Lambda sends a function one request at a time."""
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(serializer=_json)
@@ -126,16 +135,15 @@ class Api(APIGatewayHttpResolver):
         cold_start.finish()
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
-        """Answer an event and log one line of JSON about it, without anything that the client wrote.
+        """Respond to an event, and log it in one line without anything that the client wrote.
 
-        The route is the one that the gateway chose, wherever the API is mounted: behind a custom domain, `rawPath` begins with the
-        path of the API mapping. An exception that leaves the function is logged by its type, with the status that the gateway
-        then answers.
+        The route is the one that the gateway chose (`routeKey`): behind a custom domain, `rawPath` begins with the path of the API
+        mapping. An exception that leaves the function is logged by its type, with the gateway's status, 500.
         """
         http = APIGatewayProxyEventV2(dict(event))
         self._line = log.Line(request_id=http.request_context.request_id, route=http.route_key, status_code=500)
         self._path = http.raw_path
-        # White space around a header's value is no part of it (RFC 9110, section 5.5).
+        # White space around a value is not part of it (RFC 9110, section 5.5).
         headers = {name: value.strip(" \t") for name, value in http.headers.items()}
         try:
             routed = {**event, "rawPath": _routed_path(http), "headers": headers}
@@ -150,6 +158,13 @@ class Api(APIGatewayHttpResolver):
     def count(self, metric: str, value: int = 1, **dimensions: str) -> None:
         """Add to a CloudWatch metric, broken down by these dimensions."""
         self._line.count(metric, value, **dimensions)
+
+    def count_change(self, before: Incident, incident: Incident) -> None:
+        """Count what a change did: the status that it set, and the time to resolve if it ended the work."""
+        if incident.status != before.status:
+            self.count("StatusesSet", status=incident.status)
+        if before.status in ACTIVE and incident.status not in ACTIVE:
+            self._line.count("TimeToResolve", incident.seconds_to_last_change, unit="Seconds", source=incident.source)
 
     def incident_response(
         self, incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
@@ -175,8 +190,13 @@ class Api(APIGatewayHttpResolver):
         return Source(source) if source else None
 
     @property
+    def own_reporter(self) -> str | None:
+        """The caller, if its access key may read only the incidents that it reported itself."""
+        return self.caller if self._authorizer_context.get("reads") == "own" else None
+
+    @property
     def _authorizer_context(self) -> dict[str, str]:
-        """What functions/authorize.py says of the caller."""
+        """What functions/authorize.py says about the caller."""
         return self.current_event.request_context.authorizer.get_lambda
 
     @property
@@ -189,10 +209,11 @@ class Api(APIGatewayHttpResolver):
 
     def location(self, incident: Incident) -> str:
         """The path of an incident, below the path that the API is mounted at."""
-        return f"{self._path.removesuffix(self.current_event.path)}/incidents/{incident.id}"
+        mounted_at, _, _ = self._path.rpartition("/incidents")
+        return f"{mounted_at}/incidents/{incident.id}"
 
     def _problem(self, error: Exception) -> Response[str]:
-        """RFC 9457's problem details. They have no exception's text but the messages of the request's validation."""
+        """The problem details (RFC 9457). Their only text from an exception is that of validation errors."""
         status, title, detail = PROBLEMS[type(error)]
         if type(error) in ERROR_METRICS:
             self.count(ERROR_METRICS[type(error)])
@@ -210,10 +231,10 @@ class Api(APIGatewayHttpResolver):
 
 
 class _Validation(OpenAPIRequestValidationMiddleware):
-    """Powertools' validation by the types of a route's parameters, for JSON bodies only, without unknown parameters."""
+    """Powertools' validation, for JSON bodies only; an unknown query parameter is an error."""
 
     def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Response[object]:
-        # Powertools' patterns end in `$`, which to Python is also the place before a last line feed.
+        # Powertools' patterns end in `$`, which also matches before a trailing line feed.
         if app.current_event.path.endswith("\n"):
             raise NotFoundError
         known = {parameter.alias for parameter in app.context["_route"].dependant.query_params}
@@ -232,7 +253,7 @@ class _Validation(OpenAPIRequestValidationMiddleware):
 
     def _get_body(self, app: EventHandlerInstance) -> JsonValue | tuple[JsonValue, ...]:  # type: ignore[override]  # any JSON
         body = json_body(cast("APIGatewayProxyEventV2", app.current_event), cast("Api", app).max_body)
-        # Powertools would take the first element of a list for the whole.
+        # Powertools would take a list's first element for the whole body.
         return tuple(body) if isinstance(body, list) else body
 
 
@@ -247,7 +268,7 @@ def _routed_path(http: APIGatewayProxyEventV2) -> str:
 
 
 def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
-    """The value of the event's body, which may have `max_size` bytes. Raises the errors of this module that name a body."""
+    """The JSON value of the event's body, of at most `max_size` bytes. Raises this module's errors about bodies."""
     media_type = event.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not re.fullmatch(r"application/(.+\+)?json", media_type, re.IGNORECASE):
         raise UnsupportedMediaType
@@ -263,7 +284,7 @@ def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
         value: JsonValue = json.loads(text, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise NotJson from error
-    # pydantic validates no object with a name that cannot be written.
+    # pydantic rejects an object with a name that UTF-8 cannot write.
     return {_writable(name): item for name, item in value.items()} if isinstance(value, dict) else value
 
 
@@ -291,5 +312,5 @@ def _json(body: object) -> str:
 
 
 def _writable(name: str) -> str:
-    """A client's name for a field, in which half of a surrogate pair is replaced: JSON can write one, and UTF-8 cannot."""
+    """A field name from a client, with lone surrogates replaced: JSON can write them, UTF-8 cannot."""
     return name.encode(errors="replace").decode()

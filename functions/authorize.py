@@ -36,18 +36,22 @@ if TYPE_CHECKING:
 TABLE = os.environ["KEYS_TABLE"]
 
 _CREATE = {"POST /incidents", "POST /incidents/{proxy+}"}
-_READ = {"GET /incidents", "GET /incidents/{proxy+}", "GET /incidents/{id}", "GET /incidents/{id}/history"}
+_READ_ONE = {"GET /incidents/{id}", "GET /incidents/{id}/history"}
+_READ = {"GET /incidents", "GET /incidents/{proxy+}"} | _READ_ONE
 _UPDATE = {"PATCH /incidents/{id}"}
 _ALERT = {"POST /alerts"}
 _TELEGRAM = {"POST /telegram"}
 
 ROLES = {
-    "reporter": _CREATE | _ALERT,
+    "reporter": _CREATE | _ALERT | _READ_ONE,
     "observer": _READ,
     "operator": _CREATE | _READ | _UPDATE,
     "telegram": _TELEGRAM,
 }
 """The routes that each role may use, by route key. A route that is not listed is closed to everyone."""
+
+OWN = {"reporter": _READ_ONE}
+"""The routes on which a role reads only what its own name reported. The function decides what that is."""
 
 KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 """For `re.fullmatch`: `inc_` and 32 bytes in base64url without padding."""
@@ -78,6 +82,8 @@ def handler(event: "_Event", _: object) -> "_Answer":
     context = {"caller": item["name"]}
     if "source" in item:
         context["source"] = item["source"]
+    if event["routeKey"] in OWN.get(item["role"], ()):
+        context["reads"] = "own"
     return {"isAuthorized": True, "context": context}
 
 

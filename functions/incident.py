@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
+from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from rfc3339 import now
@@ -22,6 +24,12 @@ ID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 POSITION_PATTERN = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID_PATTERN}"
 """For `re.fullmatch`: what `Incident.position` looks like."""
+
+MAX_COMMENT = 1_000
+"""Characters of a comment, counted after trimming."""
+
+MAX_COMMENTS = 100_000
+"""Bytes in UTF-8 of all comments on one incident."""
 
 MAX_CHANGES = 1_000
 """Changes of one incident. Its history is stored with it, and DynamoDB's items have at most 400 KB."""
@@ -79,7 +87,7 @@ _BLANK = re.compile(
 )
 
 
-def _description(text: str) -> str:
+def _visible_text(text: str, max_length: int) -> str:
     # In one function for the order of its steps: pydantic would check the length before it trims.
     try:
         text.encode()
@@ -90,8 +98,8 @@ def _description(text: str) -> str:
             "control_character", "String should have no control characters other than tabs and line ends"
         )
     text = text.strip()
-    if len(text) > MAX_DESCRIPTION:
-        raise PydanticKnownError("string_too_long", {"max_length": MAX_DESCRIPTION})
+    if len(text) > max_length:
+        raise PydanticKnownError("string_too_long", {"max_length": max_length})
     if not _has_visible_character(text):
         raise PydanticCustomError("invisible", "String should have at least 1 visible character")
     return text
@@ -104,7 +112,10 @@ def _has_visible_character(text: str) -> bool:
     )
 
 
-Description = Annotated[str, AfterValidator(_description)]
+Description = Annotated[str, AfterValidator(partial(_visible_text, max_length=MAX_DESCRIPTION))]
+Comment = Annotated[str, AfterValidator(partial(_visible_text, max_length=MAX_COMMENT))]
+
+_TEXT_SCHEMA: "JsonDict" = {"minLength": 1, "pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"}
 
 
 def readable(text: str) -> str:
@@ -120,18 +131,36 @@ class NewIncident(BaseModel):
 
     description: Description = Field(
         description="What happened, in the reporter's words. Leading and trailing white space is removed and does not count.",
-        json_schema_extra={"minLength": 1, "pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"},
+        json_schema_extra=_TEXT_SCHEMA,
     )
     source: Source
     status: Status = Status.OPEN
 
 
-class StatusChange(BaseModel):
-    """What a client may change of an incident."""
+class Change(BaseModel):
+    """A change to an incident: another status, a comment, or both."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "in_progress"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"status": "in_progress"}, {"status": "resolved", "comment": "Заменили модем"}],
+            "minProperties": 1,
+        },
+    )
 
-    status: Status
+    status: Status | None = Field(None, description="The new status. Without one, the incident keeps its status.")
+    comment: Comment | None = Field(
+        None,
+        description="What was found or done: 1 to 1,000 characters after leading and trailing white space is removed. It becomes "
+        "part of the history.",
+        json_schema_extra=_TEXT_SCHEMA,
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.status is None and self.comment is None:
+            raise PydanticCustomError("empty_change", "Input should have a status or a comment")
+        return self
 
 
 class Incident(BaseModel):
@@ -174,6 +203,11 @@ class Incident(BaseModel):
         """The incident's place in the order of creation; no other incident has the same."""
         return f"{self.created_at}#{self.id}"
 
+    @property
+    def seconds_to_last_change(self) -> float:
+        """Seconds from its creation to its last change."""
+        return (datetime.fromisoformat(self.updated_at) - datetime.fromisoformat(self.created_at)).total_seconds()
+
     def reports_the_same_as(self, other: "Incident") -> bool:
         """Whether one report can have made both: all that a client reports is the same, but for a status changed since."""
         reported = NewIncident.model_fields.keys() - {"status"}
@@ -194,6 +228,7 @@ class HistoryEntry(BaseModel):
     by: str | None = Field(
         description="The name of the access key; null where the API asks for none, as in the local run."
     )
+    comment: str | None = Field(description="What was found or done, in the caller's words; null where there is none.")
 
 
 def new_id() -> str:
@@ -220,6 +255,10 @@ class VersionConflict(Exception):
 
 class TooManyChanges(Exception):
     """The incident has had `MAX_CHANGES` changes."""
+
+
+class TooManyComments(Exception):
+    """With this comment, the incident's comments would have more than `MAX_COMMENTS` bytes."""
 
 
 class IdempotencyKeyReused(Exception):

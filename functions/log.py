@@ -22,12 +22,12 @@ class Line:
     def add(self, **fields: object) -> None:
         self._fields |= fields
 
-    def count(self, metric: str, value: int = 1, **dimensions: str) -> None:
+    def count(self, metric: str, value: float = 1, unit: str = "Count", **dimensions: str) -> None:
         """Add to a CloudWatch metric when the line is written, broken down by these dimensions."""
         directive: dict[str, object] = {
             "Namespace": METRICS_NAMESPACE,
             "Dimensions": [list(dimensions)],
-            "Metrics": [{"Name": metric, "Unit": "Count"}],
+            "Metrics": [{"Name": metric, "Unit": unit}],
         }
         self._metrics.append(directive)
         self.add(**{metric: value}, **dimensions)

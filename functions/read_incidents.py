@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 import store
 from api import Api, IncidentId, etag
-from incident import POSITION_PATTERN, HistoryEntry, Incident, Status
+from incident import POSITION_PATTERN, HistoryEntry, Incident, IncidentNotFound, Status
 from rfc3339 import parse_time
 
 app = Api()
@@ -137,7 +137,7 @@ IfNoneMatch = Annotated[
 @app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
 def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[Incident]:
     """One incident, as of the last acknowledged change."""
-    incident = store.get(id)
+    incident = store.get(id, app.own_reporter)
     app.log(incident_id=id)
     return _unless_known(if_none_match, incident, incident.version)
 
@@ -150,7 +150,9 @@ def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[In
 )
 def get_history(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
     """Every version of an incident, oldest first."""
-    entries = store.history(id)
+    _, entries = store.get_with_history(id)
+    if app.own_reporter not in (None, entries[0].by):
+        raise IncidentNotFound
     app.log(incident_id=id)
     return _unless_known(if_none_match, entries, entries[-1].version)
 

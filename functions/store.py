@@ -6,7 +6,7 @@ what it asked for may have been done; it is safe to ask again.
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from zlib import crc32
@@ -18,11 +18,14 @@ from dynamodb import CONNECTIONS, connect, translate_errors
 from incident import (
     ID_PATTERN,
     MAX_CHANGES,
+    MAX_COMMENTS,
+    Change,
     HistoryEntry,
     Incident,
     IncidentNotFound,
     Status,
     TooManyChanges,
+    TooManyComments,
     VersionConflict,
 )
 from rfc3339 import now
@@ -66,14 +69,15 @@ def add(incident: Incident, by: str | None) -> Incident:
 
 
 @translate_errors()
-def get(id: str) -> Incident:
-    """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`."""
-    return _incident(_read(id, "incident"))
+def get(id: str, reporter: str | None = None) -> Incident:
+    """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`.
 
-
-def history(id: str) -> list[HistoryEntry]:
-    """Every version of this incident, oldest first, as of the last acknowledged write. Raises `IncidentNotFound`."""
-    return get_with_history(id)[1]
+    Where a `reporter` is given, no incident is found that somebody else reported.
+    """
+    item = _read(id, "incident, history[0]" if reporter else "incident")
+    if reporter and _plain(item["history"]["L"][0]).get("by") != reporter:
+        raise IncidentNotFound
+    return _incident(item)
 
 
 @translate_errors()
@@ -83,7 +87,16 @@ def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
     incident = _incident(stored)
     entries = stored["history"]["L"]
     first = incident.version - len(entries) + 1
-    return incident, [_history_entry(entry, version) for version, entry in enumerate(entries, first)]
+    return incident, list(_history(entries, first))
+
+
+def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
+    """The versions from the first one on. A comment alone is stored without the status, which an update does not know."""
+    known: dict[str, object] = {"by": None, "comment": None}
+    for version, entry in enumerate(entries, first):
+        values = _plain(entry)
+        yield HistoryEntry.model_validate(known | {"version": version} | values)
+        known["status"] = values.get("status", known.get("status"))
 
 
 def _read(id: str, attributes: str) -> "Item":
@@ -94,66 +107,109 @@ def _read(id: str, attributes: str) -> "Item":
 
 
 @translate_errors()
-def set_status(
-    id: str, status: Status, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
-) -> tuple[Incident, bool]:
-    """Have `by` give an incident another status; return it as it now stands, and whether this call changed it.
+def change(
+    id: str, change: Change, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
+) -> tuple[Incident, Incident | None]:
+    """Have `by` change an incident; return it as it now stands, and as it was before, or None if this call changed nothing.
 
-    An incident that has the status already is left as it is: an earlier attempt of the same request may have succeeded.
-    So is one that has none of the statuses `only_from`, where any are given. Otherwise, where a `version` is given and the
-    incident has another one, raises `VersionConflict`; after `MAX_CHANGES` changes, `TooManyChanges`. Raises
-    `IncidentNotFound`.
+    An incident that has the status already, or whose last version is this comment by the same caller, is left as it is: an earlier
+    attempt of the same request may have succeeded. So is one that has none of the statuses `only_from`, where any are given.
+    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; beyond what an incident takes,
+    `TooManyChanges` or `TooManyComments`. Raises `IncidentNotFound`.
     """
     time = now()
     while True:
         try:
-            return _set_status(id, status, by, version, only_from, time), True
+            return _change(id, change, by, version, only_from, time)
         except client.exceptions.ConditionalCheckFailedException as error:
-            incident = _incident(existing_item(error))
-        if incident.status == status or (only_from and incident.status not in only_from):
-            return incident, False
+            item = existing_item(error)
+        incident = _incident(item)
+        commented = change.comment is None or item.get("latest_comment") == _latest_comment(change.comment, by)
+        if commented and change.status in (None, incident.status):
+            return incident, None
+        if only_from and incident.status not in only_from:
+            return incident, None
         if version not in (None, incident.version):
             raise VersionConflict
         if incident.version > MAX_CHANGES:
             raise TooManyChanges
+        if change.comment and int(item["comment_bytes"]["N"]) > _room_for(change.comment):
+            raise TooManyComments
         time = incident.updated_at  # this clock is behind the one that made the last change
 
 
-def _set_status(
-    id: str, status: Status, by: str | None, version: int | None, only_from: Collection[Status], time: str
-) -> Incident:
+def _change(
+    id: str, change: Change, by: str | None, version: int | None, only_from: Collection[Status], time: str
+) -> tuple[Incident, Incident]:
     exists = "attribute_exists(id)"
-    has_another_status = "incident.#status <> :status"
     takes_changes = "incident.#version <= :changes"
     changed_before = "incident.updated_at <= :time"
-    conditions = [exists, has_another_status, takes_changes, changed_before]
+    conditions = [exists, takes_changes, changed_before]
+    news: list[str] = []
+    # Not ADD, which takes top-level attributes only.
+    sets = [
+        "incident.updated_at = :time",
+        "incident.#version = incident.#version + :one",
+        "history = list_append(history, :entry)",
+    ]
     values: Item = {
-        ":status": {"S": status},
-        ":shard": {"S": _status_shard(status, id)},
         ":time": {"S": time},
         ":one": {"N": "1"},
         ":changes": {"N": str(MAX_CHANGES)},
-        ":entry": {"L": [_entry(status, time, by)]},
+        ":entry": {"L": [_entry(time, by, change.status, change.comment)]},
     }
+    if change.status:
+        another_status = "incident.#status <> :status"
+        news.append(another_status)
+        sets += ["incident.#status = :status", "status_shard = :shard"]
+        values |= {":status": {"S": change.status}, ":shard": {"S": _status_shard(change.status, id)}}
+    if change.comment:
+        # Of the last version: an expression cannot name the last element of a list.
+        another_comment = "NOT latest_comment = :comment"
+        takes_comment = "(attribute_not_exists(comment_bytes) OR comment_bytes <= :room)"
+        news.append(another_comment)
+        conditions.append(takes_comment)
+        sets += ["latest_comment = :comment", "comment_bytes = if_not_exists(comment_bytes, :zero) + :bytes"]
+        values |= {
+            ":comment": _latest_comment(change.comment, by),
+            ":room": {"N": str(_room_for(change.comment))},
+            ":zero": {"N": "0"},
+            ":bytes": {"N": str(len(change.comment.encode()))},
+        }
+    conditions.append(f"({' OR '.join(news)})")
     if version is not None:
         conditions.append("incident.#version = :version")
         values[":version"] = {"N": str(version)}
     if only_from:
         conditions.append(f"incident.#status IN ({', '.join(f':{each}' for each in only_from)})")
         values |= {f":{each}": {"S": each} for each in only_from}
+    condition = " AND ".join(conditions)
+    update = f"SET {', '.join(sets)}" + ("" if change.comment else " REMOVE latest_comment")
     response = client.update_item(
         TableName=TABLE,
         Key=_key(id),
-        # Not ADD, which takes top-level attributes only.
-        UpdateExpression="SET incident.#status = :status, incident.updated_at = :time, "
-        "incident.#version = incident.#version + :one, status_shard = :shard, history = list_append(history, :entry)",
-        ConditionExpression=" AND ".join(conditions),
-        ExpressionAttributeNames={"#status": "status", "#version": "version"},
+        UpdateExpression=update,
+        ConditionExpression=condition,
+        # DynamoDB refuses a name that no expression uses.
+        ExpressionAttributeNames={
+            f"#{name}": name for name in ("status", "version") if f"#{name}" in condition + update
+        },
         ExpressionAttributeValues=values,
-        ReturnValues="ALL_NEW",
+        ReturnValues="ALL_OLD",
         ReturnValuesOnConditionCheckFailure="ALL_OLD",
     )
-    return _incident(response["Attributes"])
+    before = _incident(response["Attributes"])
+    changed = {"status": change.status or before.status, "updated_at": time, "version": before.version + 1}
+    return before.model_copy(update=changed), before
+
+
+def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":
+    return {"S": f"{by or ''}\n{comment}"}
+
+
+def _room_for(comment: str) -> int:
+    """The most bytes that the comments before may have."""
+    return MAX_COMMENTS - len(comment.encode())
 
 
 class Bounds(NamedTuple):
@@ -277,7 +333,7 @@ def item(incident: Incident, by: str | None) -> "Item":
         "status_shard": {"S": _status_shard(incident.status, incident.id)},
         "position": {"S": incident.position},
         "incident": _map(incident.model_dump(exclude_none=True)),
-        "history": {"L": [_entry(incident.status, incident.created_at, by)]},
+        "history": {"L": [_entry(incident.created_at, by, incident.status)]},
     }
 
 
@@ -292,13 +348,10 @@ def _status_shard(status: Status, id: str) -> str:
     return f"{status}#{crc32(id.encode()) % SHARDS}"
 
 
-def _entry(status: Status, at: str, by: str | None) -> "AttributeValueTypeDef":
+def _entry(at: str, by: str | None, status: Status | None, comment: str | None = None) -> "AttributeValueTypeDef":
     # Its version is its place in the list: an update does not know the version that it makes.
-    return _map({"status": status, "at": at} | ({"by": by} if by else {}))
-
-
-def _history_entry(entry: "AttributeValueTypeDef", version: int) -> HistoryEntry:
-    return HistoryEntry.model_validate({"version": version, "by": None} | _plain(entry))
+    entry = {"at": at, "by": by, "status": status, "comment": comment}
+    return _map({name: value for name, value in entry.items() if value})
 
 
 def _incident(stored: "Item") -> Incident:

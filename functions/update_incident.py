@@ -1,4 +1,4 @@
-"""PATCH /incidents/{id}: change an incident's status."""
+"""PATCH /incidents/{id}: change an incident's status, comment on it, or both."""
 
 import cold_start  # noqa: F401 (it acts when it is imported)
 
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 import store
 from api import Api, IncidentId
-from incident import Incident, StatusChange
+from incident import Change, Incident
 
 app = Api()
 handler = app.resolve
@@ -33,26 +33,26 @@ IfMatch = Annotated[int | None, BeforeValidator(_version, json_schema_input_type
 
 @app.patch(
     "/incidents/<id>",
-    summary="Change an incident's status",
-    description="Change the status; any may follow any other. With `If-Match`, only if the incident has not changed since that "
-    "version. A change to the status that the incident already has changes nothing, so the request can be retried.",
+    summary="Change an incident",
+    description="Set the status, add a comment, or both; any status may follow any other. With `If-Match`, only if the incident has "
+    "not changed since that version. A request that repeats the last change changes nothing, so it can be retried.",
 )
 def update_incident(
     id: IncidentId,
-    change: Annotated[StatusChange, Body()],
+    change: Annotated[Change, Body()],
     version: Annotated[
         IfMatch,
         Header(
             alias="If-Match",
             description="The ETag of the version that the change is meant for; `*` means any version, as does no header. An "
-            "incident of another version is left unchanged: the answer is 412, or 200 if it already has the wanted status.",
+            "incident of another version is left unchanged: the response is a 412, or a 200 if it is already as requested.",
             examples=['"1"'],
             json_schema_extra={"pattern": IF_MATCH_PATTERN},
         ),
     ] = None,
 ) -> Response[Incident]:
-    """Change an incident's status."""
-    incident, changed = store.set_status(id, change.status, app.caller, version)
-    if changed:
-        app.count("StatusesSet", status=incident.status)
+    """Change an incident."""
+    incident, before = store.change(id, change, app.caller, version)
+    if before:
+        app.count_change(before, incident)
     return app.incident_response(incident)

@@ -194,7 +194,7 @@ def operations() -> dict[str, OperationDoc]:
     """What each route responds, by method and path."""
     from api import BodyTooLarge, EmptyBody, NotJson, NotUtf8, UnsupportedContentEncoding, UnsupportedMediaType
     from dynamodb import Unavailable
-    from incident import IdempotencyKeyReused, IncidentNotFound, TooManyChanges, VersionConflict
+    from incident import IdempotencyKeyReused, IncidentNotFound, TooManyChanges, TooManyComments, VersionConflict
 
     body = (EmptyBody, NotUtf8, NotJson, BodyTooLarge, UnsupportedMediaType, UnsupportedContentEncoding)
     every = (RequestValidationError, Unavailable)
@@ -249,7 +249,7 @@ def operations() -> dict[str, OperationDoc]:
             status=200,
             success="The incident as it now stands.",
             headers=("ETag",),
-            problems=(*body, *every, IncidentNotFound, TooManyChanges, VersionConflict),
+            problems=(*body, *every, IncidentNotFound, TooManyChanges, TooManyComments, VersionConflict),
         ),
     }
 

@@ -43,6 +43,7 @@ DETAILS = {
     "There is no such route.": (404, "Not Found"),
     "There is no incident with this id.": (404, "Not Found"),
     "The incident has had 1000 changes and takes no more.": (409, "Conflict"),
+    "The incident's comments have 100000 bytes together, the most that it takes.": (409, "Conflict"),
     "The incident has changed since the version in If-Match.": (412, "Precondition Failed"),
     "The body is longer than this route allows.": (413, "Content Too Large"),
     "The body's Content-Type is not application/json.": (415, "Unsupported Media Type"),

@@ -81,9 +81,10 @@ def refused(reason: str, **caller: str) -> dict[str, object]:
 
 
 CREATE = {"POST /incidents", "POST /incidents/{proxy+}"}
-READ = {"GET /incidents", "GET /incidents/{proxy+}", "GET /incidents/{id}", "GET /incidents/{id}/history"}
+READ_ONE = {"GET /incidents/{id}", "GET /incidents/{id}/history"}
+READ = {"GET /incidents", "GET /incidents/{proxy+}", *READ_ONE}
 ALLOWED = {
-    "reporter": {*CREATE, "POST /alerts"},
+    "reporter": {*CREATE, "POST /alerts", *READ_ONE},
     "observer": READ,
     "operator": {*CREATE, *READ, "PATCH /incidents/{id}"},
     "telegram": {"POST /telegram"},
@@ -95,7 +96,8 @@ ALLOWED = {
 def test_a_role_may_use_its_own_routes_and_no_others(keys: Keys, role: str, route: str) -> None:
     answer = ask(route, presented(route, keys.create("someone", role)))
     if route in ALLOWED[role]:
-        assert answer == {"isAuthorized": True, "context": {"caller": "someone"}}
+        own = {"reads": "own"} if role == "reporter" and route in READ_ONE else {}
+        assert answer == {"isAuthorized": True, "context": {"caller": "someone", **own}}
     else:
         assert answer == refused("role may not use route", caller="someone")
 

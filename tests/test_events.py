@@ -224,3 +224,35 @@ def test_no_more_than_100_errors_are_listed() -> None:
     problem = json.loads(body)
     assert len(problem["errors"]) == 100
     assert problem["detail"] == "The request is invalid; see errors. These are the first 100 of 250."
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("route", ["GET /incidents/{id}", "GET /incidents/{id}/history"])
+def test_a_reporter_reads_what_it_reported_and_nothing_else(route: str) -> None:
+    ids = [
+        call("create_incident", "POST /incidents", NEW, caller)[1]["id"]
+        for caller in ({"caller": "partner-x", "source": "partner"}, {"caller": "partner", "source": "partner"})
+    ]
+    call(
+        "update_incident",
+        "PATCH /incidents/{id}",
+        {"comment": "Ours"},
+        {"caller": "partner-x"},
+        path=f"/incidents/{ids[1]}",
+    )
+
+    def read(id: object, caller: str) -> tuple[int, Event]:
+        return call(
+            "read_incidents",
+            route,
+            None,
+            {"caller": caller, "reads": "own"},
+            path=route.split()[1].replace("{id}", str(id)),
+        )
+
+    assert read(ids[0], "partner-x") == call(
+        "read_incidents", route, path=route.split()[1].replace("{id}", str(ids[0]))
+    )
+    unknown = read("00000000-0000-4000-8000-000000000000", "partner-x")
+    assert unknown[0] == 404
+    assert read(ids[1], "partner-x") == read(ids[0], "partner") == unknown

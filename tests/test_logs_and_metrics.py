@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import time
+from datetime import datetime
 
 import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -41,7 +42,12 @@ def test_every_request_is_one_line_and_what_happened_is_counted() -> None:
         ("POST /incidents", 201, incident_id, {"IncidentsCreated", "source: partner"}),
         ("POST /incidents", 201, incident_id, {"Replays"}),
         ("POST /incidents", 422, None, {"Conflicts"}),
-        ("PATCH /incidents/{id}", 200, incident_id, {"StatusesSet", "status: closed"}),
+        (
+            "PATCH /incidents/{id}",
+            200,
+            incident_id,
+            {"StatusesSet", "status: closed", "TimeToResolve", "source: partner"},
+        ),
         ("PATCH /incidents/{id}", 200, incident_id, set()),
         ("PATCH /incidents/{id}", 412, None, {"Conflicts"}),
         ("GET /incidents/{id}", 200, incident_id, set()),
@@ -101,6 +107,34 @@ def test_every_metric_of_a_request_is_counted(capsys: pytest.CaptureFixture[str]
         assert (line["Replays"], line["StatusesSet"], line["status"]) == (3, 1, "closed")
 
 
+@pytest.mark.usefixtures("table")
+def test_the_time_to_resolve_is_counted_once_the_work_ends() -> None:
+    log = io.StringIO()
+    api = Client(Gateway(log))
+    created = api.post("/incidents", json=NEW).get_json()
+    changes = [
+        {"comment": "Called"},
+        {"status": "in_progress"},
+        {"status": "resolved", "comment": "Fixed"},  # here
+        {"status": "resolved", "comment": "Fixed"},
+        {"status": "closed"},
+        {"status": "open"},
+        {"status": "closed"},  # and here, as it has been open again
+    ]
+    changed = [api.patch(f"/incidents/{created['id']}", json=change).get_json() for change in changes]
+    lines = [json.loads(line) for line in log.getvalue().splitlines()][1:]
+    assert ["TimeToResolve" in line for line in lines] == [False, False, True, False, False, False, True]
+    assert "StatusesSet" not in lines[0]
+    took = datetime.fromisoformat(changed[2]["updated_at"]) - datetime.fromisoformat(created["created_at"])
+    assert lines[2]["TimeToResolve"] == took.total_seconds()
+    (unit,) = [
+        each.Metrics[0]["Unit"]
+        for each in Embedded.model_validate(lines[2]["_aws"]).CloudWatchMetrics
+        if each.Metrics[0]["Name"] == "TimeToResolve"
+    ]
+    assert unit == "Seconds"
+
+
 class Embedded(BaseModel):
     """CloudWatch's embedded metric format, as far as it is looked at."""
 
@@ -114,11 +148,14 @@ class Embedded(BaseModel):
 
 
 def counted(line: dict[str, JsonValue]) -> set[str]:
-    """The metric that a line counts, if any, and its dimensions."""
+    """The metrics that a line counts, and their dimensions."""
     if "_aws" not in line:
         return set()
-    (directive,) = Embedded.model_validate(line["_aws"]).CloudWatchMetrics
-    (metric,) = directive.Metrics
-    (dimensions,) = directive.Dimensions
-    assert (directive.Namespace, metric["Unit"], line[metric["Name"]]) == ("IncidentApi/local", "Count", 1)
-    return {metric["Name"], *(f"{name}: {line[name]}" for name in dimensions)}
+    found = set()
+    for directive in Embedded.model_validate(line["_aws"]).CloudWatchMetrics:
+        (metric,) = directive.Metrics
+        (dimensions,) = directive.Dimensions
+        assert directive.Namespace == "IncidentApi/local"
+        assert isinstance(line[metric["Name"]], int | float)
+        found |= {metric["Name"], *(f"{name}: {line[name]}" for name in dimensions)}
+    return found

@@ -326,7 +326,7 @@ def history(api: httpx.Client, id: str) -> list[dict[str, JsonValue]]:
 def test_a_new_incident_has_one_version(api: httpx.Client, caller: str | None) -> None:
     incident = report(api, status="in_progress")
     assert history(api, incident["id"]) == [
-        {"version": 1, "status": "in_progress", "at": incident["created_at"], "by": caller}
+        {"version": 1, "status": "in_progress", "at": incident["created_at"], "by": caller, "comment": None}
     ]
 
 
@@ -335,7 +335,7 @@ def test_every_change_is_a_version_oldest_first(api: httpx.Client, caller: str |
     path = f"/incidents/{incident['id']}"
     changes = [api.patch(path, json={"status": status}).json() for status in ("in_progress", "resolved", "open")]
     assert history(api, incident["id"]) == [
-        {"version": each["version"], "status": each["status"], "at": each["updated_at"], "by": caller}
+        {"version": each["version"], "status": each["status"], "at": each["updated_at"], "by": caller, "comment": None}
         for each in [incident, *changes]
     ]
 

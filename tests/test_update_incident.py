@@ -80,9 +80,11 @@ def test_an_unknown_id_is_a_404(api: httpx.Client, id: str, headers: dict[str, s
 @pytest.mark.parametrize(
     ("body", "bad"),
     [
-        ({}, [["body", "status"]]),
-        ({"status": "lost"}, [["body", "status"]]),
-        ({"status": None}, [["body", "status"]]),
+        ({}, [["body"]]),
+        ({"status": None}, [["body"]]),
+        ({"status": "lost", "comment": " "}, [["body", "status"], ["body", "comment"]]),
+        ({"comment": "x" * 1_001}, [["body", "comment"]]),
+        ({"comment": "a\x07"}, [["body", "comment"]]),
         (CLOSED | {"description": "x", "source": "partner"}, [["body", "description"], ["body", "source"]]),
         ([CLOSED], [["body"]]),
         (None, [["body"]]),
@@ -98,7 +100,7 @@ def test_bad_fields_are_all_named_and_nothing_is_changed(api: httpx.Client, body
 def test_an_unknown_parameter_is_a_422(api: httpx.Client) -> None:
     incident = report(api)
     path = f"/incidents/{incident['id']}"
-    assert bad_input(api.patch(f"{path}?force=1", json={})) == [["body", "status"], ["query", "force"]]
+    assert bad_input(api.patch(f"{path}?force=1", json={})) == [["body"], ["query", "force"]]
     assert bad_input(api.patch(f"{path}?force=1", json=CLOSED)) == [["query", "force"]]
     assert api.get(path).json() == incident
 
@@ -141,3 +143,72 @@ def test_an_if_match_that_is_no_etag_of_ours_is_a_422(api: httpx.Client, if_matc
     (error,) = response.json()["errors"]
     assert error["msg"] == 'Input should be an ETag of the incident, such as "1", or *'
     assert api.get(f"/incidents/{incident['id']}").json() == incident
+
+
+# ---- comments
+
+
+def versions(api: httpx.Client, path: str) -> list[tuple[int, str, str | None]]:
+    return [(entry["version"], entry["status"], entry["comment"]) for entry in api.get(f"{path}/history").json()]
+
+
+def test_a_comment_is_a_version_that_keeps_the_status(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api, status='in_progress')['id']}"
+    commented = api.patch(path, json={"comment": "  Позвонил \n в мастерскую 🛴 \n"})
+    assert (commented.status_code, commented.headers["ETag"]) == (200, '"2"')
+    assert commented.json() == api.get(path).json()
+    assert api.patch(path, json={"status": "resolved", "comment": "x" * 1_000}).json()["version"] == 3
+    api.patch(path, json={"comment": "Still fine"})
+    assert versions(api, path) == [
+        (1, "in_progress", None),
+        (2, "in_progress", "Позвонил \n в мастерскую 🛴"),
+        (3, "resolved", "x" * 1_000),
+        (4, "resolved", "Still fine"),
+    ]
+    assert api.get("/incidents?status=resolved").json() == [api.get(path).json()]
+
+
+@pytest.mark.parametrize("if_match", [{}, {"If-Match": '"1"'}, {"If-Match": '"7"'}, {"If-Match": "*"}])
+@pytest.mark.parametrize("change", [{"comment": "Called"}, CLOSED | {"comment": "Called"}])
+def test_a_repeated_comment_changes_nothing(
+    api: httpx.Client, change: dict[str, str], if_match: dict[str, str]
+) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    first = api.patch(path, json=change).json()
+    again = api.patch(path, json=change, headers=if_match)
+    assert (again.status_code, again.json()) == (200, first)
+    assert len(versions(api, path)) == 2
+
+
+def test_what_differs_from_the_last_version_is_a_change(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    changes = [
+        {"comment": "Called"},
+        {"comment": "Called again"},
+        {"comment": "Called"},  # not the last one any more
+        {"status": "closed", "comment": "Called"},
+        {"status": "open"},
+        {"status": "open", "comment": "Called"},
+    ]
+    assert [api.patch(path, json=change).json()["version"] for change in changes] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_comment_is_held_to_the_version_it_is_meant_for(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    api.patch(path, json={"comment": "Called"})
+    assert_problem(api.patch(path, json={"comment": "Fixed"}, headers={"If-Match": '"1"'}), 412)
+    assert api.patch(path, json={"comment": "Fixed"}, headers={"If-Match": '"2"'}).json()["version"] == 3
+
+
+def test_comments_have_100_kb_together(api: httpx.Client) -> None:
+    path = f"/incidents/{report(api)['id']}"
+    for number in range(25):
+        last = api.patch(path, json={"comment": f"{number:04}" + "🛴" * 996})
+        assert last.status_code == 200
+    assert 25 * (4 + 4 * 996) == 99_700
+    assert api.patch(path, json={"comment": "x" * 300}).status_code == 200
+    problem = assert_problem(api.patch(path, json=CLOSED | {"comment": "y"}), 409)
+    assert "comments" in problem["detail"]
+    assert api.get(path).json()["version"] == 27
+    assert api.patch(path, json={"comment": "x" * 300}).status_code == 200  # a retry
+    assert api.patch(path, json=CLOSED).json()["version"] == 28

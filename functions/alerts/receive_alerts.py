@@ -42,6 +42,7 @@ from api import Api
 from incident import (
     ACTIVE,
     MAX_DESCRIPTION,
+    Change,
     Incident,
     IncidentNotFound,
     NewIncident,
@@ -281,12 +282,12 @@ def _resolve(report: Report, latest: Episode) -> Outcome:
     while True:
         for incident_id in dict.fromkeys([report.incident_id(alert.starts), report.incident_id(starts)]):
             try:
-                _, changed = store.set_status(incident_id, Status.RESOLVED, report.caller, only_from=ACTIVE)
+                _, before = store.change(incident_id, Change(status=Status.RESOLVED), report.caller, only_from=ACTIVE)
             except IncidentNotFound:
                 continue
             except TooManyChanges:  # a retry would not change that
                 return "unchanged"
-            return "resolved" if changed else "unchanged"
+            return "resolved" if before else "unchanged"
         if _record(report, starts, Status.RESOLVED):
             return "created"
         # Another request has recorded it since, perhaps as open.

@@ -24,6 +24,7 @@ from api import Api
 from incident import (
     ACTIVE,
     ID_PATTERN,
+    Change,
     HistoryEntry,
     Incident,
     IncidentNotFound,
@@ -242,7 +243,7 @@ def _refresh(query: _CallbackQuery, words: Words, id: str, version: int) -> Meth
 def _set_status(query: _CallbackQuery, words: Words, status: Status, id: str, version: int) -> Method:
     by = _by(query.sender)
     try:
-        _, changed = store.set_status(id, status, by, version)
+        changed, before = store.change(id, Change(status=status), by, version)
     except VersionConflict:
         incident, history = store.get_with_history(id)
         # Telegram repeats a tap whose answer it did not get. Others may have changed the incident since.
@@ -251,8 +252,8 @@ def _set_status(query: _CallbackQuery, words: Words, status: Status, id: str, ve
             app.count("Conflicts")
             return _alert(query, messages.conflict_alert(words, history[-1]))
     else:
-        if changed:
-            app.count("StatusesSet", status=status)
+        if before:
+            app.count_change(before, changed)
         incident, history = store.get_with_history(id)
     return _edit(query, words, incident, history)
 
