@@ -18,7 +18,7 @@ from types_boto3_dynamodb.type_defs import QueryOutputTypeDef
 
 import incident
 import store
-from incident import Incident, NewIncident, Source, Status
+from incident import Change, Incident, NewIncident, Source, Status
 from tests.steps import follow
 
 Load = Callable[[list[Status]], list[Incident]]
@@ -160,11 +160,11 @@ class Lists(RuleBasedStateMachine):
     def change(self, status: Status, which: int) -> None:
         if self._model:
             which %= len(self._model)
-            self._model[which], _ = store.set_status(self._model[which].id, status, "somebody")
+            self._model[which], _ = store.change(self._model[which].id, Change(status=status), "somebody")
             changed = self._model[which]
-            last = store.history(changed.id)[-1]
+            last = store.get_with_history(changed.id)[1][-1]
             assert (last.version, last.status, last.at) == (changed.version, changed.status, changed.updated_at)
-            assert len(store.history(changed.id)) == changed.version
+            assert len(store.get_with_history(changed.id)[1]) == changed.version
 
     @rule()
     def raise_the_shards(self) -> None:
@@ -202,7 +202,7 @@ class Lists(RuleBasedStateMachine):
                     changed = self._model[len(seen) % len(expected)]
                     expected = [each for each in expected if each.id != changed.id]
                     seen = [each for each in seen if each.id != changed.id]
-                    self._model[self._model.index(changed)], _ = store.set_status(changed.id, change, None)
+                    self._model[self._model.index(changed)], _ = store.change(changed.id, Change(status=change), None)
                     change = None
         unchanged = {each.id for each in expected}
         assert [each for each in seen if each.id in unchanged] == expected

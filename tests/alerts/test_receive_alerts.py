@@ -373,8 +373,8 @@ def test_a_key_resolves_only_what_its_own_alerts_created() -> None:
     assert post("alertmanager", alert("resolved")) == (200, {"created": 0, "resolved": 1, "unchanged": 0})
     found = set()
     for incident in store.newest(list(Status), 10):
-        statuses = [entry.status.value for entry in store.history(incident.id)]
-        found.add((incident.source.value, *statuses, *{entry.by for entry in store.history(incident.id)}))
+        statuses = [entry.status.value for entry in store.get_with_history(incident.id)[1]]
+        found.add((incident.source.value, *statuses, *{entry.by for entry in store.get_with_history(incident.id)[1]}))
     assert found == {
         ("monitoring", "open", "resolved", "alertmanager"),
         ("partner", "open", "grafana"),

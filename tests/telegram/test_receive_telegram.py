@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 import dynamodb
 import store
-from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Source, Status, derived_id, new_id
+from incident import ID_PATTERN, Change, HistoryEntry, Incident, NewIncident, Source, Status, derived_id, new_id
 from infra.local import template
 from infra.local.event import http_event
 from infra.local.gateway import Gateway
@@ -416,7 +416,7 @@ def test_in_any_order_and_number_a_report_is_one_incident_and_a_tap_one_change(
     incidents = store.newest(list(Status), 10)
     assert [incident.id for incident in incidents] == [INCIDENT] * bool(expected)
     if expected:
-        assert [(entry.status, entry.by) for entry in store.history(INCIDENT)] == expected
+        assert [(entry.status, entry.by) for entry in store.get_with_history(INCIDENT)[1]] == expected
 
 
 # ---- lists, and single incidents
@@ -534,7 +534,7 @@ def test_the_longest_incident_with_the_longest_history_fits(api: httpx.Client, c
     who = {"id": 2**52 - 1, "is_bot": False, "first_name": "🛴" * 64, "last_name": "x" * 64}
     statuses = [Status.CLOSED, Status.OPEN] * 20
     for status in statuses:
-        store.set_status(incident["id"], status, f"telegram:{who['id']} {'🛴' * 20}", None)
+        store.change(incident["id"], Change(status=status), f"telegram:{who['id']} {'🛴' * 20}", None)
     answer = sent(deliver(api, chat.message(f"/incident {incident['id']}", who)))
     assert 4096 - 2 <= units(answer.text) <= 4096
     description, _, rest = answer.text.partition("\n\n")
@@ -677,7 +677,7 @@ def test_no_update_is_too_much(dynamodb: DynamoDBClient, table: str, update: dic
         added = [item for item in after if item["id"]["S"] != INCIDENT]
         assert len(added) <= 1
         for item in after:
-            store.history(item["id"]["S"])
+            store.get_with_history(item["id"]["S"])
             assert all(len(entry["M"]["by"]["S"].encode()) <= 200 for entry in item["history"]["L"])
 
 
@@ -748,7 +748,9 @@ def placeholders(text: str) -> int:
 def test_every_alert_fits(words: messages.Words) -> None:
     alerts = [words.not_found, words.up_to_date, words.too_many_changes, words.unknown_button]
     longest = max(words.statuses, key=lambda status: len(words.statuses[status]))
-    entry = HistoryEntry(version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 47)
+    entry = HistoryEntry(
+        version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 47, comment=None
+    )
     alerts.append(messages.conflict_alert(words, entry))
     assert all(units(alert) <= messages.MAX_ALERT for alert in alerts)
 
@@ -780,7 +782,7 @@ def test_a_list_has_100_characters_of_a_description(description: str, excerpt: s
 
 def test_a_history_takes_all_the_room_that_it_has() -> None:
     incident = open_incident("x")
-    entry = HistoryEntry(version=1, status=Status.OPEN, at=incident.created_at, by="x")
+    entry = HistoryEntry(version=1, status=Status.OPEN, at=incident.created_at, by="x", comment=None)
     line = "2026-11-24 10:00 open, "
     # Twenty lines of 59 with the line feeds between them make 1,199.
     names = ["x" * (59 - len(line))] * 19
