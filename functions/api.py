@@ -41,7 +41,7 @@ from incident import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -164,7 +164,12 @@ class Api(APIGatewayHttpResolver):
         if incident.status != before.status:
             self.count("StatusesSet", status=incident.status)
         if before.status in ACTIVE and incident.status not in ACTIVE:
-            self._line.count("TimeToResolve", incident.seconds_to_last_change, unit="Seconds", source=incident.source)
+            self.count_times_to_resolve([incident], incident.source)
+
+    def count_times_to_resolve(self, incidents: "Iterable[Incident]", source: Source) -> None:
+        """Count how long the work on these incidents took, which their last change has ended."""
+        seconds = [incident.seconds_to_last_change for incident in incidents]
+        self._line.count("TimeToResolve", *seconds, unit="Seconds", source=source)
 
     def incident_response(
         self, incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None

@@ -12,6 +12,10 @@ METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
 """The CloudWatch namespace of this stack's metrics, so that two stacks in one account are counted separately."""
 
 
+MAX_VALUES = 100
+"""Of one metric in a line: CloudWatch's limit. What is beyond it gets lines of its own."""
+
+
 class Line:
     """The log line of one event. It contains no description, nor anything else that a client wrote."""
 
@@ -22,15 +26,20 @@ class Line:
     def add(self, **fields: object) -> None:
         self._fields |= fields
 
-    def count(self, metric: str, value: float = 1, unit: str = "Count", **dimensions: str) -> None:
-        """Add to a CloudWatch metric when the line is written, broken down by these dimensions."""
+    def count(self, metric: str, *values: float, unit: str = "Count", **dimensions: str) -> None:
+        """Add values to a CloudWatch metric when the line is written, by default 1, broken down by these dimensions."""
         directive: dict[str, object] = {
             "Namespace": METRICS_NAMESPACE,
             "Dimensions": [list(dimensions)],
             "Metrics": [{"Name": metric, "Unit": unit}],
         }
         self._metrics.append(directive)
-        self.add(**{metric: value}, **dimensions)
+        if len(values) > MAX_VALUES:
+            rest = Line(request_id=self._fields.get("request_id"))
+            rest.count(metric, *values[MAX_VALUES:], unit=unit, **dimensions)
+            rest.write()
+            values = values[:MAX_VALUES]
+        self.add(**{metric: list(values) if len(values) > 1 else next(iter(values), 1)}, **dimensions)
 
     def write(self) -> None:
         """Print the line at once: Lambda may stop the process as soon as the event is handled."""

@@ -7,7 +7,8 @@ what it asked for may have been done; it is safe to ask again.
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from zlib import crc32
 
@@ -48,6 +49,7 @@ SPARE = 4
 """Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 client = connect(parse=from_json)  # within the functions' timeout (25 seconds), and the gateway's (30)
 _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
@@ -311,19 +313,26 @@ def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
     return response["Item"]
 
 
-def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
-    """Do the work for each of the items. Once it has raised an error for one, begin no other, and raise that error.
+def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], BaseException | None]:
+    """Do the work for each of the items; return the results, and the first error, after which no other work is begun.
 
-    When this returns or raises, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    When this returns, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
     """
-    tasks = [_threads.submit(work, item) for item in items]
-    _, rest = wait(tasks, return_when=FIRST_EXCEPTION)
-    for task in rest:
-        task.cancel()
-    wait(rest)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
+    failed = Event()
+
+    def attempt(item: T) -> R | None:
+        if failed.is_set():
+            return None
+        try:
+            return work(item)
+        except BaseException:
+            failed.set()
+            raise
+
+    tasks = [_threads.submit(attempt, item) for item in items]
+    errors = [task.exception() for task in tasks]
+    results = [task.result() for task, error in zip(tasks, errors, strict=True) if error is None]
+    return [result for result in results if result is not None], next(filter(None, errors), None)
 
 
 def item(incident: Incident, by: str | None) -> "Item":

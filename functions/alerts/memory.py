@@ -1,12 +1,13 @@
-"""What is remembered of an alert: when its latest episode started and ended.
+"""What is remembered of an alert: its latest episode.
 
 It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import store
+from alerts.episode import Episode
 from dynamodb import Unavailable, translate_errors
 
 if TYPE_CHECKING:
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
 
 BATCH = 100
 """Keys in a BatchGetItem: DynamoDB's quota."""
-
-
-class Episode(NamedTuple):
-    """The latest time that an alert fired, as far as it was reported; instants in the format of `parse_instant`."""
-
-    starts: str
-    ends: str | None = None
-    """None while the alert fires."""
-    recorded: bool = False
-    """Whether its incident is known to be stored. It is written down before its incident, which may be missing."""
 
 
 def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
@@ -42,11 +33,10 @@ def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str
 
 
 @translate_errors()
-def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> bool:
-    """Write down an alert's latest episode if the one `known` so far still is the latest; return whether it was.
+def remember(alert: str, episode: Episode, known: Episode | None) -> bool:
+    """Remember an alert's latest episode if the `known` one still is the latest; return whether it was.
 
-    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has. It is an item of the
-    incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has.
     """
     values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
     if known:
@@ -65,10 +55,10 @@ def set_latest_episode(alert: str, episode: Episode, known: Episode | None) -> b
 
 
 def _attributes(episode: Episode) -> "AttributeValueTypeDef":
-    ends: dict[str, AttributeValueTypeDef] = {"ends": {"S": episode.ends}} if episode.ends else {}
-    return {"M": {"starts": {"S": episode.starts}, "recorded": {"BOOL": episode.recorded}} | ends}
+    times = {name: value for name, value in episode._asdict().items() if isinstance(value, str)}
+    return {"M": {"recorded": {"BOOL": episode.recorded}} | {name: {"S": value} for name, value in times.items()}}
 
 
 def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
     values = item["episode"]["M"]
-    return Episode(values["starts"]["S"], values["ends"]["S"] if "ends" in values else None, values["recorded"]["BOOL"])
+    return Episode(**{name: next(iter(value.values())) for name, value in values.items()})

@@ -153,6 +153,22 @@ def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager
     local.wait_for_histories(group, ["open", "resolved"], ["open"])
 
 
+def test_an_end_that_is_named_as_the_start_resolves_the_incident(
+    local: Api, alertmanager: Alertmanager, group: str
+) -> None:
+    """What Alertmanager sends of an alert that is posted twice before a flush: the second time, without a start."""
+    alertmanager.post(alert(group, "1", ago(60)))
+    local.wait_for_histories(group, ["open"])
+    local.wait_for_deliveries()
+    for ends in (ago(2), ago(1)):
+        ended = alert(group, "1", ago(60), ends=ends)
+        del ended["startsAt"]
+        alertmanager.post(ended)
+    local.wait_for_histories(group, ["open", "resolved"])
+    local.wait_for_deliveries()
+    assert local.histories(group) == [["open", "resolved"]]
+
+
 def test_what_is_reported_while_dynamodb_fails_is_stored_when_it_is_back(
     serve: Callable[["WSGIApplication"], str],
     database: str,
