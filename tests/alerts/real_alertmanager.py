@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 PROGRAM = "prometheus-alertmanager"
-PAGE = Path(__file__).parents[1] / "infra" / "integrations.md"
+PAGE = Path(__file__).parents[2] / "infra" / "integrations.md"
 PATIENCE = 60
 """Seconds that a condition may take to come true on a machine that is busy with other things."""
 
