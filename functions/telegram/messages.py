@@ -28,6 +28,9 @@ _MAX_HISTORY = 1200
 _MAX_EXCERPT = 100
 """The description's share of a line in a list."""
 
+_MAX_COMMENT = 200
+"""A comment's share of a line in the history."""
+
 _MAX_NAME = 64
 """A name's share of an alert."""
 
@@ -35,6 +38,9 @@ _DAY, _HOUR, _MINUTE = 24 * 60 * 60, 60 * 60, 60
 
 REFRESH = "refresh"
 """What the button that only brings its message up to date has instead of a status."""
+
+ACKNOWLEDGED = "👍"
+"""The reaction to a comment: one of those that every chat has by default."""
 
 Keyboard = dict[str, list[list[dict[str, str]]]]
 
@@ -56,7 +62,9 @@ class Words(NamedTuple):
     up_to_date: str
     somebody_else: str
     """With the status that somebody has set, and who it was."""
-    too_many_changes: str
+    too_much: str
+    """For an incident that takes no more changes or comments."""
+    not_a_comment: str
     unknown_button: str
     someone: str
     none_active: str
@@ -69,6 +77,10 @@ class Words(NamedTuple):
     days: str
     commands: dict[str, str]
     """For the menu of commands."""
+
+    def of(self, status: Status) -> str:
+        """The words for a status, or its name where this version has none."""
+        return self.statuses.get(status, status)
 
 
 ENGLISH = Words(
@@ -89,13 +101,15 @@ ENGLISH = Words(
     history="History (UTC)",
     earlier="… earlier changes: {}",
     usage="To report an incident, send:\n/incident what happened\n\nTo turn someone's message into an incident, reply to it "
-    "with /incident\n\nTo see the incidents that are open or in progress, send /incidents",
+    "with /incident\n\nTo comment on an incident, reply to the bot's message about it\n\n"
+    "To see the incidents that are open or in progress, send /incidents",
     not_a_report="This text cannot be recorded: it has no visible characters, or it has control characters. "
     "Describe what happened in words.",
     not_found="There is no incident with this id.",
     up_to_date="Nothing has changed since.",
     somebody_else="Not changed: the incident is already “{}” ({}). Tap “Refresh” to see its latest state.",
-    too_many_changes="Not changed: the incident has had 1,000 changes and takes no more.",
+    too_much="Not changed: the incident has reached the limit of 1,000 changes or of 100 KB of comments.",
+    not_a_comment="This comment cannot be recorded: a comment has 1 to 1,000 characters, at least one of them visible.",
     unknown_button="This button no longer works. Send /incidents to get new ones.",
     someone="by someone else",
     none_active="There are no incidents that are open or in progress.",
@@ -129,17 +143,19 @@ RUSSIAN = Words(
     history="История (UTC)",
     earlier="… более ранних изменений: {}",
     usage="Чтобы сообщить об инциденте, отправьте:\n/incident что случилось\n\nЧтобы записать как инцидент чужое сообщение, "
-    "ответьте на него командой /incident\n\nЧтобы увидеть инциденты, которые открыты или в работе, отправьте /incidents",
-    not_a_report="Такой текст записать нельзя: в нём нет видимых символов или есть управляющие. Опишите словами, что случилось.",
-    not_found="Инцидента с таким номером нет.",
+    "ответьте на него командой /incident\n\nЧтобы прокомментировать инцидент, ответьте на сообщение бота о нём\n\n"
+    "Чтобы увидеть инциденты, которые открыты или в работе, отправьте /incidents",
+    not_a_report="Такой текст записать нельзя: в нём нет видимых символов или есть управляющие. Опишите, что случилось, словами.",
+    not_found="Инцидента с таким id нет.",
     up_to_date="С тех пор ничего не изменилось.",
-    somebody_else="Не изменено: у инцидента уже статус «{}» ({}). Нажмите «Обновить», чтобы увидеть его нынешнее состояние.",
-    too_many_changes="Не изменено: инцидент изменяли 1000 раз, больше нельзя.",
+    somebody_else="Не изменено: у инцидента уже статус «{}» ({}). Нажмите «Обновить», чтобы увидеть его текущее состояние.",
+    too_much="Не изменено: у инцидента уже 1000 изменений или 100 КБ комментариев, больше нельзя.",
+    not_a_comment="Такой комментарий записать нельзя: в нём должно быть от 1 до 1000 символов, хотя бы один из них видимый.",
     unknown_button="Эта кнопка больше не работает. Отправьте /incidents, чтобы получить новые.",
     someone="кто-то другой",
-    none_active="Открытых инцидентов нет, в работе — тоже.",
-    active="Открыты или в работе, сначала новые:",
-    older="Более старые: {}",
+    none_active="Нет инцидентов, открытых или в работе.",
+    active="Открытые и в работе, сначала новые:",
+    older="Более ранние: {}",
     now="только что",
     minutes="{} мин",
     hours="{} ч",
@@ -158,7 +174,8 @@ def words(language_code: str) -> Words:
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
     """The description, the status and who set it, the id, and the latest part of the history, as much as fits."""
-    tail = f"\n\n{words.status}: {words.statuses[incident.status]}{_by(history[-1])}\n{incident.id}"
+    set_by = _by(next(entry for entry in reversed(history) if _sets_status(entry, history)))
+    tail = f"\n\n{words.status}: {words.of(incident.status)}{set_by}\n{incident.id}"
     if len(history) > 1:
         tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
     return _clip(incident.description, MAX_TEXT - _length(tail)) + tail
@@ -167,18 +184,33 @@ def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEnt
 def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
     lines: list[str] = []
     for entry in reversed(history):
-        line = f"{entry.at[:10]} {entry.at[11:16]} {words.statuses[entry.status]}{_by(entry)}"
+        line = f"{entry.at[:10]} {entry.at[11:16]} {_event(words, entry, history)}"
         if _length("\n".join([line, *lines])) > _MAX_HISTORY:
             return "\n".join([words.earlier.format(len(history) - len(lines)), *lines])
         lines.insert(0, line)
     return "\n".join(lines)
 
 
+def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -> str:
+    """What an entry says: the status, unless it is only a comment, who it was, and the comment."""
+    status = words.of(entry.status) if _sets_status(entry, history) else ""
+    what = ", ".join(filter(None, (status, _name(entry))))
+    if not entry.comment:
+        return what
+    return f"{what or words.someone}: {_clip(' '.join(entry.comment.split()), _MAX_COMMENT)}"
+
+
+def _sets_status(entry: HistoryEntry, history: Sequence[HistoryEntry]) -> bool:
+    """Whether an entry gave the incident another status than the entry before it, as far as that is known."""
+    before = entry.version - history[0].version - 1
+    return before < 0 or history[before].status != entry.status
+
+
 def keyboard(words: Words, incident: Incident) -> Keyboard:
     """A button for each other status, and one to refresh the message. Each tells what version the message shows."""
     statuses = [
-        {"text": action, "callback_data": f"{status}:{incident.id}:{incident.version}"}
-        for status, action in words.actions.items()
+        {"text": words.actions.get(status, status), "callback_data": f"{status}:{incident.id}:{incident.version}"}
+        for status in Status
         if status != incident.status
     ]
     refresh = {"text": words.refresh, "callback_data": f"{REFRESH}:{incident.id}:{incident.version}"}
@@ -188,7 +220,7 @@ def keyboard(words: Words, incident: Incident) -> Keyboard:
 def conflict_alert(words: Words, latest: HistoryEntry) -> str:
     """Who has set which status first."""
     name = _clip(_name(latest), _MAX_NAME) or words.someone
-    return words.somebody_else.format(words.statuses[latest.status], name)
+    return words.somebody_else.format(words.of(latest.status), name)
 
 
 def list_text(words: Words, incidents: Sequence[Incident]) -> str:
@@ -201,7 +233,7 @@ def list_text(words: Words, incidents: Sequence[Incident]) -> str:
     text = words.active
     rest = ""
     for incident in incidents:
-        status = words.statuses[incident.status]
+        status = words.of(incident.status)
         item = f"\n\n{age(words, incident.created_at)}, {status}: {_excerpt(incident)}\n/incident_{_hex(incident)}"
         following = f"\n\n{words.older.format(f'/incidents_{_hex(incident)}')}"
         if _length(text + item + following) > MAX_TEXT:

@@ -13,10 +13,10 @@ import httpx
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from aiogram.methods import AnswerCallbackQuery, EditMessageText, SendMessage
+    from aiogram.methods import AnswerCallbackQuery, EditMessageText, SendMessage, SetMessageReaction
     from aiogram.types import InlineKeyboardMarkup
 
-    Call = SendMessage | EditMessageText | AnswerCallbackQuery
+    Call = SendMessage | EditMessageText | AnswerCallbackQuery | SetMessageReaction
     """What the bot may do."""
 
 CHAT = -1001234567890
@@ -93,12 +93,15 @@ def call(answer: dict[str, object]) -> Call | None:
         "sendMessage": methods.SendMessage,
         "editMessageText": methods.EditMessageText,
         "answerCallbackQuery": methods.AnswerCallbackQuery,
+        "setMessageReaction": methods.SetMessageReaction,
     }
     method = str(answer["method"])
     # As Telegram reads it: UTF-8, and no half of a surrogate pair in it.
     made = calls[method].model_validate_json(json.dumps(answer, ensure_ascii=False).encode())
     assert made.model_extra == {"method": method}
     assert not [field for part in _parts(made) for field in part.model_extra or {} if part is not made]
+    if isinstance(made, methods.SetMessageReaction):
+        return made
     assert text(made) == text(made).strip()
     assert units(text(made)) <= MAX_TEXT[method]
     if isinstance(made, methods.AnswerCallbackQuery):
@@ -139,8 +142,9 @@ def buttons(made: Call | None) -> dict[str, str]:
 
 def text(made: Call) -> str:
     """What a call says."""
-    assert made.text
-    return made.text
+    said: str | None = getattr(made, "text", None)
+    assert said
+    return said
 
 
 def sent(made: Call | None) -> SendMessage:
@@ -157,6 +161,21 @@ def edited(made: Call | None) -> EditMessageText:
 
     assert isinstance(made, EditMessageText), made
     return made
+
+
+def reacted(made: Call | None) -> SetMessageReaction:
+    """A call that has to set a reaction, one that every chat allows by default."""
+    from aiogram.methods import SetMessageReaction
+
+    assert isinstance(made, SetMessageReaction), made
+    assert [each.model_dump() for each in made.reaction or []] == [{"type": "emoji", "emoji": "👍"}]
+    return made
+
+
+def message_id(update: Fields) -> int:
+    """The number of an update's message."""
+    number: int = json.loads(body(update))["message"]["message_id"]
+    return number
 
 
 def alerted(made: Call | None) -> str:

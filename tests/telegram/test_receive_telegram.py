@@ -37,12 +37,15 @@ from tests.telegram.chat import (
     call,
     deliver,
     edited,
+    message_id,
+    reacted,
     sent,
     text,
     units,
 )
 
 if TYPE_CHECKING:
+    from aiogram.methods import EditMessageText, SendMessage
     from types_boto3_dynamodb import DynamoDBClient
 
     from tests.telegram.chat import Call
@@ -123,6 +126,15 @@ def test_a_report_is_recorded_and_answered_with_its_status_id_and_buttons(api: h
         ("/incident 4567", "4567"),
         ("/incident " + "ё" * 4086, "ё" * 4086),
         ("/incident <b>*_`{}%s\\n&amp;", "<b>*_`{}%s\\n&amp;"),
+        # Telegram ends a command at the first character that is none of its own.
+        ("/incident: pump", "pump"),
+        ("/incident, pump", "pump"),
+        ("/incident-pump", "pump"),
+        ("/incident — pump", "pump"),
+        ("/incident@our_bot: pump", "pump"),
+        ("/incident🔥", "🔥"),
+        ("/incident 🔥 pump", "🔥 pump"),
+        ("/incident -5 °C", "-5 °C"),
     ],
 )
 def test_what_follows_the_command_is_the_report(api: httpx.Client, chat: Chat, text: str, description: str) -> None:
@@ -152,7 +164,13 @@ def test_a_caption_that_begins_with_the_command_is_a_report(
 
 
 @pytest.mark.parametrize(
-    "reported", [{"text": REPORT}, {"caption": REPORT, "photo": PHOTO}, {"text": f"/incident {REPORT}"}]
+    "reported",
+    [
+        {"text": REPORT},
+        {"caption": REPORT, "photo": PHOTO},
+        {"text": f"/incident {REPORT}"},
+        {"text": f"/incident: {REPORT}"},
+    ],
 )
 def test_the_command_in_reply_to_a_message_reports_that_message_once(
     api: httpx.Client, chat: Chat, reported: dict[str, object]
@@ -171,7 +189,29 @@ def test_a_text_of_its_own_is_reported_and_not_the_message_replied_to(api: httpx
     assert [incident["description"] for incident in listed(api)] == [REPORT]
 
 
-@pytest.mark.parametrize("text", ["/incident", "/incident@incident_bot", "/incident \n "])
+ORIGIN = {"type": "hidden_user", "date": 1, "sender_user_name": "Zoe"}
+QUOTE = {"text": REPORT, "position": 0, "is_manual": True}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "quote": QUOTE,
+            "external_reply": {"origin": ORIGIN, "chat": {"id": CHAT, "type": "supergroup"}, "message_id": 5},
+        },
+        {"quote": QUOTE, "external_reply": {"origin": ORIGIN}},
+        {"quote": QUOTE, "reply_to_message": Chat().written(f"Доброе утро! {REPORT}")},
+    ],
+)
+def test_a_quote_replied_to_with_the_command_is_a_report(api: httpx.Client, chat: Chat, fields: Fields) -> None:
+    update = chat.message("/incident", fields=fields)
+    for _ in range(2):
+        sent(deliver(api, update))
+    assert [incident["description"] for incident in listed(api)] == [REPORT]
+
+
+@pytest.mark.parametrize("text", ["/incident", "/incident@incident_bot", "/incident \n ", "/incident."])
 @pytest.mark.parametrize("replied", [False, True])
 def test_the_command_alone_is_answered_with_how_to_use_it(
     api: httpx.Client, chat: Chat, text: str, *, replied: bool
@@ -201,6 +241,50 @@ def test_a_key_that_is_bound_to_a_source_reports_as_that_source(chat: Chat) -> N
     update = chat.message(f"/incident {REPORT}")
     sent(deliver_to_function(update, {"lambda": {"caller": "telegram", "source": "partner"}}))
     assert [incident.source for incident in store.newest([Status.OPEN], 10)] == [Source.PARTNER]
+
+
+def test_a_number_that_comes_again_is_another_report(api: httpx.Client) -> None:
+    """In basic groups and private chats each bot account counts the messages for itself."""
+    reports = [("The old bot's pump", 1_700_000_000), ("The new bot's conveyor", 1_795_428_000)]
+    updates = [
+        Chat(4567).message(f"/incident {said}", fields={"message_id": 5, "date": date}) for said, date in reports
+    ]
+    for update in [*updates, *updates]:
+        said = str(json.loads(body(update))["message"]["text"]).removeprefix("/incident ")
+        assert text(sent(deliver(api, update))).startswith(said)
+    assert {incident["description"] for incident in listed(api)} == {said for said, _ in reports}
+
+
+def test_an_edited_message_is_not_recorded_again(api: httpx.Client, chat: Chat) -> None:
+    for fields in ({"text": REPORT}, {"text": f"{REPORT}!", "edit_date": 1_795_428_001}):
+        replied = chat.written(fields={"message_id": 900, **fields})
+        sent(deliver(api, chat.message("/incident", fields={"reply_to_message": replied})))
+    assert [incident["description"] for incident in listed(api)] == [REPORT]
+
+
+SENDERS = {"id": -100777, "type": "channel", "title": "Plant news"}
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "fields", "by"),
+    [
+        (1087968824, {"sender_chat": {"id": CHAT, "type": "supergroup", "title": "Plant"}}, f"telegram:{CHAT} Plant"),
+        (
+            1087968824,
+            {"sender_chat": {"id": CHAT, "type": "supergroup", "title": "Plant"}, "author_signature": "Duty lead"},
+            f"telegram:{CHAT} Duty lead",
+        ),
+        (136817688, {"sender_chat": SENDERS}, "telegram:-100777 Plant news"),
+        (777000, {"sender_chat": SENDERS, "is_automatic_forward": True}, "telegram:-100777 Plant news"),
+        (22, {"sender_chat": SENDERS}, "telegram:22 Group"),
+    ],
+)
+def test_a_chat_stands_behind_a_stand_in(api: httpx.Client, chat: Chat, stand_in: int, fields: Fields, by: str) -> None:
+    user = {"id": stand_in, "is_bot": True, "first_name": "Group"}
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}", user, fields)))
+    (incident,) = listed(api)
+    assert history(api, incident["id"]) == [("open", by)]
+    assert f"Status: open, {by.partition(' ')[2]}\n" in text(answer)
 
 
 def test_the_same_number_in_two_chats_is_two_messages(api: httpx.Client) -> None:
@@ -292,7 +376,7 @@ def test_an_incident_that_takes_no_more_changes_is_an_alert(
 ) -> None:
     incident_id, below = record(api, chat)
     monkeypatch.setattr(store, "MAX_CHANGES", 0)
-    assert alerted(deliver(api, chat.tap(below["Закрыть"]))) == messages.RUSSIAN.too_many_changes
+    assert alerted(deliver(api, chat.tap(below["Закрыть"]))) == messages.RUSSIAN.too_much
     assert metrics(last_line(capsys)) == ["Conflicts"]
     assert len(history(api, incident_id)) == 1
 
@@ -312,7 +396,11 @@ def test_what_a_tap_does_is_counted(api: httpx.Client, chat: Chat, capsys: pytes
     close = chat.tap(below["Закрыть"])
     deliver(api, close)
     line = last_line(capsys)
-    assert (metrics(line), line["status"], line["incident_id"]) == (["StatusesSet"], "closed", incident_id)
+    assert (metrics(line), line["status"], line["incident_id"]) == (
+        ["StatusesSet", "TimeToResolve"],
+        "closed",
+        incident_id,
+    )
     deliver(api, close)
     line = last_line(capsys)
     assert (metrics(line), line["incident_id"]) == ([], incident_id)
@@ -354,6 +442,81 @@ def test_a_name_is_cut_to_what_a_history_takes(api: httpx.Client, chat: Chat, us
         assert len(by.encode()) <= 200
         # As much of the name as is allowed, down to one character of four bytes.
         assert by == full or len(by) == 100 or len(by.encode()) > 196
+
+
+# ---- comments
+
+
+def bots(message: SendMessage | EditMessageText, number: int = 900) -> dict[str, object]:
+    """The bot's message, as Telegram repeats it in a reply."""
+    me = {"id": 99, "is_bot": True, "first_name": "Incidents"}
+    return {
+        "message_id": number,
+        "date": 1,
+        "chat": {"id": CHAT, "type": "supergroup"},
+        "from": me,
+        "text": text(message),
+    }
+
+
+def comments(api: httpx.Client, incident_id: str) -> list[tuple[str, str | None, str | None]]:
+    entries = api.get(f"/incidents/{incident_id}/history").json()
+    return [(entry["status"], entry["by"], entry["comment"]) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"text": "Позвонил в мастерскую"}, {"caption": "Позвонил в мастерскую", "photo": PHOTO}]
+)
+def test_a_reply_to_the_bots_message_is_a_comment(api: httpx.Client, chat: Chat, fields: dict[str, object]) -> None:
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}")))
+    (incident,) = listed(api)
+    update = chat.message(by=BORIS, fields={"reply_to_message": bots(answer), **fields})
+    for _ in range(3):
+        reaction = reacted(deliver(api, update))
+    assert (reaction.chat_id, reaction.message_id) == (CHAT, message_id(update))
+    # Repeated after another change, it still is one comment; written anew, it is another.
+    api.patch(f"/incidents/{incident['id']}", json={"status": "in_progress"})
+    deliver(api, update)
+    deliver(api, chat.message(by=BORIS, fields={"reply_to_message": bots(answer), "date": 4_000_000_000, **fields}))
+    assert comments(api, incident["id"]) == [
+        ("open", "telegram:11 Анна Петрова", None),
+        ("open", "telegram:22 Boris", "Позвонил в мастерскую"),
+        ("in_progress", None, None),
+        ("in_progress", "telegram:22 Boris", "Позвонил в мастерскую"),
+    ]
+    shown = text(edited(deliver(api, chat.tap(f"refresh:{incident['id']}:1", ANNA))))
+    assert "Статус: в работе\n" in shown
+    assert " Boris: Позвонил в мастерскую\n" in shown
+
+
+@pytest.mark.parametrize(
+    "replied",
+    [
+        {"from": ANNA},  # a person's message that has an id
+        {"text": "Hello"},
+        {"text": ""},
+        None,
+    ],
+)
+def test_another_reply_is_no_comment(api: httpx.Client, chat: Chat, replied: Fields | None) -> None:
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}")))
+    (incident,) = listed(api)
+    fields = {} if replied is None else {"reply_to_message": bots(answer) | dict(replied)}
+    assert deliver(api, chat.message("Позвонил", fields=fields)) is None
+    assert len(comments(api, incident["id"])) == 1
+
+
+def test_a_reply_that_cannot_be_stored_says_why(api: httpx.Client, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = sent(deliver(api, chat.message(f"/incident {REPORT}")))
+
+    def reply(said: str, **replied: object) -> str:
+        fields = {"reply_to_message": bots(answer) | replied}
+        return text(sent(deliver(api, chat.message(said, fields=fields))))
+
+    assert reply("x" * 1_001) == reply("\u2800") == messages.RUSSIAN.not_a_comment
+    assert reply("x", text=UNKNOWN) == messages.RUSSIAN.not_found
+    monkeypatch.setattr(store, "MAX_CHANGES", 0)
+    assert reply("x") == messages.RUSSIAN.too_much
 
 
 # ---- repetitions
@@ -433,7 +596,7 @@ def test_a_list_has_what_is_open_or_in_progress_newest_first(api: httpx.Client, 
     api.patch(f"/incidents/{first}", json={"status": "in_progress"})
     answer = sent(deliver(api, chat.message("/incidents@incident_bot")))
     assert answer.text == (
-        f"Открыты или в работе, сначала новые:\n\nтолько что, открыт: Отчёт не выгрузился\n/incident_{second.replace('-', '')}"
+        f"Открытые и в работе, сначала новые:\n\nтолько что, открыт: Отчёт не выгрузился\n/incident_{second.replace('-', '')}"
         f"\n\nтолько что, в работе: Точка не отвечает\n/incident_{first.replace('-', '')}"
     )
     assert not buttons(answer)
@@ -627,60 +790,6 @@ def test_what_is_no_update_is_refused(api: httpx.Client) -> None:
         assert_problem(api.post("/telegram", content=value, headers=headers), 422)
 
 
-# ---- whatever comes
-
-any_text = st.text(st.characters(exclude_categories=()), max_size=20)
-odd = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
-    max_leaves=5,
-)
-ids = st.just(CHAT) | st.integers() | odd
-people = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "first_name", "last_name", "language_code"), odd))
-people |= st.just({"id": 11, "first_name": "Анна"})
-texts = st.builds(
-    "{}{}{}".format,
-    st.sampled_from(["/incident", "/incidents", "/incident@b", f"/incident_{UNKNOWN.replace('-', '')}", ""]),
-    st.sampled_from([" ", "\n", "_", ""]),
-    st.text(max_size=20) | st.just(INCIDENT) | st.just("x" * 5000),
-)
-replies = st.fixed_dictionaries({"message_id": st.integers() | odd}, optional={"text": texts | odd, "caption": texts})
-written = st.fixed_dictionaries(
-    {"message_id": st.integers() | odd, "chat": st.fixed_dictionaries({"id": ids}) | odd, "from": people | odd},
-    optional={"text": texts | odd, "caption": texts | odd, "reply_to_message": replies | odd, "is_topic_message": odd},
-)
-data = st.builds(
-    "{}:{}:{}".format,
-    st.sampled_from([*Status, "refresh", "x"]),
-    st.just(INCIDENT) | st.uuids(),
-    st.integers(0, 10**10),
-)
-taps = st.fixed_dictionaries(
-    {"id": st.text() | odd, "from": people, "message": written | odd}, optional={"data": data | odd}
-)
-updates = st.fixed_dictionaries({}, optional={"message": written | odd, "callback_query": taps | odd, "other": written})
-
-
-@given(update=updates)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_no_update_is_too_much(dynamodb: DynamoDBClient, table: str, update: dict[str, JsonValue]) -> None:
-    """Always a 200 and a call that Telegram accepts, and nothing is written but what a command or a button asks for."""
-    for item in dynamodb.scan(TableName=table)["Items"]:
-        dynamodb.delete_item(TableName=table, Key={"id": item["id"]})
-    deliver_to_function(REPORTED)
-    before = dynamodb.scan(TableName=table)["Items"]
-    deliver_to_function(json.dumps(update))
-    after = dynamodb.scan(TableName=table)["Items"]
-    if after != before:
-        assert str(CHAT) in json.dumps(update)
-        assert "/incident" in json.dumps(update) or INCIDENT in json.dumps(update)
-        added = [item for item in after if item["id"]["S"] != INCIDENT]
-        assert len(added) <= 1
-        for item in after:
-            store.get_with_history(item["id"]["S"])
-            assert all(len(entry["M"]["by"]["S"].encode()) <= 200 for entry in item["history"]["L"])
-
-
 # ---- failures
 
 
@@ -726,6 +835,19 @@ def test_the_words_are_of_the_senders_language(
     assert sent(deliver(api, chat.message("/incident", who))).text == words.usage
 
 
+def test_a_status_without_words_is_shown_by_its_name(
+    api: httpx.Client, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After half a recipe, or a rollback."""
+    for each in (messages.RUSSIAN.statuses, messages.RUSSIAN.actions):
+        monkeypatch.delitem(each, Status.OPEN)
+        monkeypatch.delitem(each, Status.CLOSED)
+    incident_id, below = record(api, chat)
+    assert below["closed"] == f"closed:{incident_id}:1"
+    assert "Статус: closed" in text(edited(deliver(api, chat.tap(below["closed"]))))
+    assert ", open: " not in text(sent(deliver(api, chat.message("/incidents"))))
+
+
 def test_every_word_has_its_translation() -> None:
     for name in messages.Words._fields:
         english, russian = getattr(messages.ENGLISH, name), getattr(messages.RUSSIAN, name)
@@ -746,7 +868,7 @@ def placeholders(text: str) -> int:
 
 @pytest.mark.parametrize("words", [messages.ENGLISH, messages.RUSSIAN])
 def test_every_alert_fits(words: messages.Words) -> None:
-    alerts = [words.not_found, words.up_to_date, words.too_many_changes, words.unknown_button]
+    alerts = [words.too_much, words.not_found, words.up_to_date, words.unknown_button]
     longest = max(words.statuses, key=lambda status: len(words.statuses[status]))
     entry = HistoryEntry(
         version=2, status=longest, at="2026-11-24T10:00:00.000Z", by="telegram:1 " + "🛴" * 47, comment=None

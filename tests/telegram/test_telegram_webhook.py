@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra import telegram
-from telegram import receive_telegram
+from telegram.update import COMMAND, Update
 
 API = "https://abc.execute-api.eu-central-1.amazonaws.com"
 PASTED = "123456:token'$(x)"
@@ -45,7 +45,7 @@ def test_the_commands_set_the_webhook_with_a_key_of_its_own(programs: Path) -> N
     assert webhook.url == f"{API}/telegram"
     assert webhook.secret_token == KEY
     # Of Telegram's updates those that the function takes, and no others.
-    assert webhook.allowed_updates == list(receive_telegram._Update.model_fields)
+    assert webhook.allowed_updates == list(Update.model_fields)
     assert (programs / "make.arguments").read_text() == "--silent key NAME=telegram ROLE=telegram STACK=incidents-2\n"
 
 
@@ -63,4 +63,4 @@ def test_the_menu_has_the_commands_that_the_bot_answers() -> None:
         commands = re.findall(r"^#   ([a-z0-9_]{1,32}) - (.{1,256})$", menu, re.MULTILINE)
         SetMyCommands(commands=[BotCommand(command=command, description=text) for command, text in commands])
         assert [command for command, _ in commands] == ["incident", "incidents"]
-        assert all(receive_telegram.COMMAND.fullmatch(f"/{command}") for command, _ in commands)
+        assert all(COMMAND.fullmatch(f"/{command}") for command, _ in commands)
