@@ -15,7 +15,7 @@ from base64 import b64decode
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-import dynamodb
+import get_item
 import log
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 
 Refusal = Literal["no access key", "unknown access key", "role may not use route"]
 
-client = dynamodb.connect(
-    attempts=2
-)  # within this function's timeout (9 seconds), and the gateway's for an authorizer (10)
+client = get_item.Client(get_item.endpoint())
 cold_start.finish()
 
 
@@ -69,14 +67,10 @@ def handler(event: "_Event", _: object) -> "_Answer":
     key = _presented_key(event["routeKey"], event["headers"])
     if not re.fullmatch(KEY_PATTERN, key):
         return _refuse(event, "no access key")
-    response = client.get_item(
-        TableName=TABLE,
-        Key={"key_hash": {"S": sha256(key.encode()).hexdigest()}},
-        ConsistentRead=True,  # a key that has been revoked is refused once the gateway asks again
-    )
-    if "Item" not in response:
+    found = client.get_item(TABLE, {"key_hash": {"S": sha256(key.encode()).hexdigest()}})
+    if found is None:
         return _refuse(event, "unknown access key")
-    item = {name: value["S"] for name, value in response["Item"].items()}
+    item = {name: value["S"] for name, value in found.items()}
     if event["routeKey"] not in ROLES.get(item["role"], ()):
         return _refuse(event, "role may not use route", caller=item["name"])
     context = {"caller": item["name"]}

@@ -1,7 +1,4 @@
-"""A client of DynamoDB: how long it waits, which responses it rejects, and which failures another attempt may overcome.
-
-It imports neither boto3, pydantic nor Powertools: the authorizer's cold start comes on top of another function's.
-"""
+"""A client of DynamoDB: how long it waits, which responses it rejects, and which failures another attempt may overcome."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -177,6 +177,8 @@ class Template(BaseModel):
         match value:
             case {"Ref": "AWS::StackName"}:
                 return "local"
+            case {"Ref": "AWS::URLSuffix"}:
+                return "amazonaws.com"
             case {"Ref": str(name)} if name in self.Parameters:
                 return parameters.get(name, str(self.Parameters[name].Default))
             case {"Ref": name}:

@@ -220,8 +220,9 @@ class Instance:
             # Lambda's file system is read-only: byte code that is not in the package is made again at every cold start.
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": ":".join(map(str, built.folders)),
-            # As many roots as botocore trusts by itself, and one.
+            # As many roots as botocore trusts by itself, and one: for botocore, and for the authorizer.
             "AWS_CA_BUNDLE": str(certificates),
+            "SSL_CERT_FILE": str(certificates),
         }
         environment |= template.load().environment(DynamoDBEndpoint=dynamodb) | {"TABLE_NAME": operation.table}
         command = [*PYTHON, str(HERE / "runtime.py"), built.handler]

@@ -1,0 +1,204 @@
+"""What the authorizer's client of DynamoDB sends, and over which connection. How it fails: test_authorize.py."""
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+import pytest
+import trustme
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.loaders import create_loader
+from botocore.session import get_session
+
+import get_item
+
+ITEM = {"name": {"S": "someone"}}
+KEY = {"key_hash": {"S": "1234"}}
+
+
+class Answer(NamedTuple):
+    """How `Stub` answers a request."""
+
+    status: int = 200
+    connection: Literal["closed", "kept", "dropped"] = "closed"
+    """Dropped: closed without announcement."""
+    damaged: bool = False
+
+
+class Request(NamedTuple):
+    """A request to `Stub`, and the port that its connection comes from."""
+
+    headers: dict[str, str]
+    body: bytes
+    port: int
+
+
+class Stub(HTTPServer):
+    """A DynamoDB with one item that keeps connections and sends checksums, as moto does not."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.script = [Answer()]
+        self.requests: list[Request] = []
+        self.dropped = threading.Event()
+
+
+class _Connection(BaseHTTPRequestHandler):
+    server: Stub
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append(
+            Request(headers, self.rfile.read(int(headers["content-length"])), self.client_address[1])
+        )
+        status, connection, damaged = self.server.script.pop(0)
+        answer = json.dumps({"Item": ITEM}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("x-amz-crc32", str(crc32(answer) + damaged))
+        if connection == "closed":
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(answer)
+        if connection == "dropped":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_WR)
+            self.server.dropped.set()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    monkeypatch.setattr(get_item, "LONGEST_WAIT", 0)
+    with Stub() as stub:
+        thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield stub
+        stub.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(stub: Stub) -> get_item.Client:
+    return get_item.Client(f"http://127.0.0.1:{stub.server_port}")
+
+
+def test_a_lookup_is_one_consistent_request_signed_as_botocore_signs(stub: Stub, client: get_item.Client) -> None:
+    assert client.get_item("KeysTable", KEY) == ITEM
+    ((headers, body, _),) = stub.requests
+    assert json.loads(body) == {"TableName": "KeysTable", "Key": KEY, "ConsistentRead": True}
+    signed = {
+        name: headers[name] for name in ("content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target")
+    }
+    request = AWSRequest("POST", f"http://{headers['host']}/", signed, body)
+    request.context["timestamp"] = headers["x-amz-date"]
+    credentials = get_session().get_credentials()
+    assert credentials
+    signer = SigV4Auth(credentials, "dynamodb", "eu-central-1")
+    signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+    assert headers["authorization"] == (
+        f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={';'.join(signed)}, Signature={signature}"
+    )
+
+
+MINIMAL = {"host": "example.amazonaws.com", "x-amz-date": "20150830T123600Z"}
+FORM = MINIMAL | {
+    "content-length": "13",
+    "content-type": "application/x-www-form-urlencoded",
+    "x-amz-content-sha256": "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e",
+}
+
+
+# The names are AWS's: https://github.com/awslabs/aws-c-auth/tree/main/tests/aws-signing-test-suite/v4
+@pytest.mark.parametrize(
+    ("headers", "body", "signature"),
+    [
+        (MINIMAL, b"", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        (MINIMAL | {"my-header1": "value1"}, b"", "c5410059b04c1ee005303aed430f6e6645f61f4dc9e1461ec8f8916fdf18852c"),
+        (FORM, b"Param1=value1", "d3875051da38690788ef43de4db0d8f280229d82040bfac253562e56c3f20e0b"),
+    ],
+    ids=["post-vanilla", "post-header-key-sort", "post-x-www-form-urlencoded"],
+)
+def test_a_signature_matches_the_test_vectors_of_aws(
+    headers: dict[str, str], body: bytes, signature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert get_item.authorization(headers, body, "service") == (
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+        f"SignedHeaders={';'.join(sorted(headers))}, Signature={signature}"
+    )
+
+
+def test_the_endpoint_is_botocores_in_every_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = get_session()
+    for partition in create_loader().load_data("partitions")["partitions"]:
+        monkeypatch.setenv("URL_SUFFIX", partition["outputs"]["dnsSuffix"])
+        for region in session.get_available_regions("dynamodb", partition["id"]):
+            monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+            assert get_item.endpoint() == session.create_client("dynamodb", region).meta.endpoint_url
+
+
+@pytest.mark.parametrize(
+    ("of_dynamodb", "of_all", "endpoint"),
+    [
+        ("http://a", "http://b", "http://a"),
+        ("", "http://b", "http://b"),
+        ("", "", "https://dynamodb.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_the_environment_may_name_another_endpoint(
+    of_dynamodb: str, of_all: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", of_dynamodb)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", of_all)
+    assert get_item.endpoint() == endpoint
+
+
+def test_a_connection_is_kept_between_requests(stub: Stub, client: get_item.Client) -> None:
+    stub.script = [Answer(connection="kept"), Answer(connection="kept"), Answer()]
+    assert all(client.get_item("KeysTable", KEY) for _ in range(3))
+    assert len({request.port for request in stub.requests}) == 1
+
+
+def test_a_connection_closed_between_requests_costs_no_attempt(stub: Stub, client: get_item.Client) -> None:
+    stub.script = [Answer(connection="dropped"), Answer(500), Answer()]
+    assert client.get_item("KeysTable", KEY)
+    assert stub.dropped.wait(timeout=10)
+    assert client.get_item("KeysTable", KEY)
+
+
+def test_an_answer_unlike_its_checksum_is_a_failure(stub: Stub, client: get_item.Client) -> None:
+    stub.script = [Answer(damaged=True), Answer(), Answer(damaged=True), Answer(damaged=True)]
+    assert client.get_item("KeysTable", KEY) == ITEM
+    with pytest.raises(get_item.Unavailable):
+        client.get_item("KeysTable", KEY)
+
+
+def test_only_a_server_with_a_trusted_certificate_is_asked(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    stub.socket = context.wrap_socket(stub.socket, server_side=True)
+    roots = tmp_path / "roots.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    stranger.cert_pem.write_to_path(roots)
+    with pytest.raises(get_item.Unavailable):
+        get_item.Client(f"https://127.0.0.1:{stub.server_port}").get_item("KeysTable", KEY)
+    assert not stub.requests
+    authority.cert_pem.write_to_path(roots)
+    assert get_item.Client(f"https://127.0.0.1:{stub.server_port}").get_item("KeysTable", KEY) == ITEM
