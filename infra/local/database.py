@@ -1,111 +1,150 @@
-"""A DynamoDB on this machine: moto's, with a journal that keeps every write and an index that makes lists cheap."""
+"""A DynamoDB on this machine: moto evaluates conditions and updates, SQLite keeps the items and puts them in order."""
 
 import json
+import logging
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.handlers import BUILTIN_HANDLERS
+from botocore.model import OperationModel
 from moto.core.model_instances import reset_model_data
 from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.request import Request as MotoRequest
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
-from moto.moto_server.werkzeug_app import create_backend_app
-from werkzeug.test import Client
+from moto.dynamodb.responses import DynamoHandler
+from pydantic_core import from_json, to_json
 from werkzeug.wrappers import Request, Response
 
-from infra.local.index import Index
-from infra.local.journal import Journal
+from infra.local.items import Items, Keys
 from infra.local.template import TABLE, Template
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
 
 WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
 ON_ITEMS = {"BatchGetItem", "GetItem", *WRITES}
 ON_THE_TABLE = {"DescribeTable", "ListTables", "Query", "Scan"}
 
 _CONTENT_TYPE = "application/x-amz-json-1.0"
-
-# moto keeps a table for each account and region: every request is taken for one of this region, whatever its signature.
 _REGION = "us-east-1"
+_ENDPOINT = f"https://dynamodb.{_REGION}.amazonaws.com/"
+# moto has a table for each account and region: it takes every request for one to this region, whatever its signature.
 _SIGNED = f"AWS4-HMAC-SHA256 Credential=local/20250101/{_REGION}/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
 
 class Database:
-    """A WSGI application that speaks DynamoDB's protocol, with one table, the template's.
+    """DynamoDB with one table, the template's: a WSGI application, or attached to the clients in this process.
 
-    The items are kept as the journal's lines. For each request, moto gets the items that it concerns and evaluates conditions
-    and updates; its own objects of all items would take ten times the memory. A write is in the journal before it is
-    acknowledged.
+    moto gets the items that a request concerns, for this request alone: its objects take ten times the memory of their text.
     """
 
     def __init__(self, data: Path, template: Template) -> None:
-        """Read the data folder. Raises `DataFolderError`."""
-        self._journal = Journal(data)
-        self._items = self._journal.items
-        self._index = Index(template.table())
-        for key, line in self._items.items():
-            self._index.put(key, line)
-        self._moto = Client(create_backend_app("dynamodb"))
-        self._post("CreateTable", json.dumps(template.table()).encode())
+        """Open the data folder. Raises `DataFolderError`."""
+        table = template.table()
+        (index,) = table["GlobalSecondaryIndexes"]
+        self._keys = Keys(*(key["AttributeName"] for key in [*table["KeySchema"], *index["KeySchema"]]))
+        self._projected = {*self._keys, *index["Projection"]["NonKeyAttributes"]}
+        # moto sorts every item of the table for a Query: it answers those of another form than the store's.
+        self._query = {
+            "TableName": TABLE,
+            "IndexName": index["IndexName"],
+            "KeyConditionExpression": f"{self._keys.partition} = :shard AND #position BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#position": self._keys.sort},
+            "ScanIndexForward": False,
+        }
+        self._items = Items(data, self._keys)
+        _ask_moto("CreateTable", json.dumps(table).encode())
         self._table = dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
-        # moto is not made for threads, and the journal's lines have to be in the order of the writes.
-        self._lock = Lock()
+        self._lock = Lock()  # moto is not made for threads
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
-        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        body = request.get_data()
-        if operation in ON_ITEMS | ON_THE_TABLE:
-            with self._lock:
-                response = self._answer(operation, body)
-        else:
-            message = f"This database takes {', '.join(sorted(ON_ITEMS | ON_THE_TABLE))}, and no {operation}."
-            error = {"__type": "com.amazon.coral.service#UnknownOperationException", "message": message}
-            response = Response(json.dumps(error), status=400, content_type=_CONTENT_TYPE)
-        return response(environ, start_response)
+        status, body = self.answer(request.headers.get("X-Amz-Target", "").rpartition(".")[2], request.get_data())
+        return Response(body, status, content_type=_CONTENT_TYPE)(environ, start_response)
+
+    def attach(self) -> None:
+        """Answer the clients that this process makes from now on, without HTTP, which takes longer than most answers."""
+        BUILTIN_HANDLERS.append(("before-call.dynamodb", self._answer_client))
 
     def close(self) -> None:
         """Release the data folder."""
-        self._journal.close()
+        self._items.close()
 
-    def _answer(self, operation: str, body: bytes) -> Response:
-        if operation == "Query" and (page := self._index.query(body)):
-            return Response(json.dumps(page, ensure_ascii=False), content_type=_CONTENT_TYPE)
-        ids = _ids(body) if operation in ON_ITEMS else list(self._items)
+    def answer(self, operation: str, body: bytes) -> tuple[int, bytes]:
+        """The status and the body of DynamoDB's response."""
+        if operation not in ON_ITEMS | ON_THE_TABLE:
+            known = ", ".join(sorted(ON_ITEMS | ON_THE_TABLE))
+            return _error(400, "UnknownOperationException", f"This database takes {known}, and no {operation}.")
         try:
-            for each in ids:
-                if each in self._items:
-                    self._table.put_item(json.loads(self._items[each]))
-            response = self._post(operation, body)
-            if operation in WRITES and response.status_code == 200:
-                self._keep(ids[0])
+            with self._lock:
+                page = self._page(body) if operation == "Query" else None
+                return (200, page) if page else self._evaluate(operation, body)
+        except sqlite3.Error as error:
+            log.error("The database has failed: %s.", error)
+            return _error(500, "InternalServerError", "The database has failed.")
+
+    def _answer_client(
+        self, model: OperationModel, params: dict[str, bytes], **_: object
+    ) -> tuple[AWSResponse, dict[str, object]]:
+        """The response, and what botocore would parse it to."""
+        status, body = self.answer(model.name, params["body"])
+        parsed: dict[str, object] = from_json(body)
+        if status != 200:
+            parsed["Error"] = {"Code": str(parsed["__type"]).rpartition("#")[2], "Message": parsed.get("message", "")}
+        parsed["ResponseMetadata"] = {"HTTPStatusCode": status}
+        return AWSResponse(_ENDPOINT, status, HTTPHeaders(), None), parsed
+
+    def _evaluate(self, operation: str, body: bytes) -> tuple[int, bytes]:
+        ids = _ids(body) if operation in ON_ITEMS else None
+        try:
+            for item in self._items.read(ids):
+                self._table.put_item(item)
+            status, answer = _ask_moto(operation, body)
+            if ids and operation in WRITES and status == 200:
+                stored = self._table.get_item(DynamoType({"S": ids[0]}))
+                self._items.write(ids[0], stored.to_json()["Attributes"] if stored else None)
         finally:
             self._table.items.clear()
             reset_model_data()  # a list in which moto keeps every item that it has ever made, or copied for a response
-        return response
+        return status, answer
 
-    def _keep(self, id: str) -> None:
-        """Take over from moto how a write has left an item."""
-        key = DynamoType({"S": id})
-        stored = self._table.get_item(key)
-        item = stored.to_json()["Attributes"] if stored else {"id": {"S": id}}
-        line = json.dumps(item, ensure_ascii=False).encode() + b"\n"
-        self._journal.append(line)
-        self._index.put(id, line)
-        if stored:
-            self._items[id] = line
-        else:
-            self._items.pop(id, None)
+    def _page(self, body: bytes) -> bytes | None:
+        """The answer to a Query of the store's form; None for another one."""
+        query = json.loads(body)
+        limit, start = query.pop("Limit", 0), query.pop("ExclusiveStartKey", None)
+        attributes = query.pop("ProjectionExpression", "").split(", ")
+        values = query.pop("ExpressionAttributeValues", {})
+        if query != self._query or limit < 1 or not self._projected.issuperset(attributes):
+            return None
+        shard, first, last = (values[name]["S"] for name in (":shard", ":first", ":last"))
+        before = (start[self._keys.sort]["S"], start[self._keys.id]["S"]) if start else None
+        read = self._items.newest(shard, first, last, before, limit)
+        found = [{name: item[name] for name in attributes if name in item} for item in read]
+        page: dict[str, object] = {"Items": found, "Count": len(found), "ScannedCount": len(found)}
+        if len(read) == limit:  # DynamoDB does not look whether anything follows
+            page["LastEvaluatedKey"] = {name: read[-1][name] for name in self._keys}
+        return to_json(page)
 
-    def _post(self, operation: str, body: bytes) -> Response:
-        headers = {
-            "Authorization": _SIGNED,
-            "Content-Type": _CONTENT_TYPE,
-            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
-        }
-        return self._moto.post("/", data=body, headers=headers)
+
+def _ask_moto(operation: str, body: bytes) -> tuple[int, bytes]:
+    target = f"DynamoDB_20120810.{operation}"
+    headers = {"Authorization": _SIGNED, "Content-Type": _CONTENT_TYPE, "X-Amz-Target": target}
+    # Past the Flask application of moto's server, which takes as long as the rest of a write.
+    request = MotoRequest.from_primitives("POST", _ENDPOINT, headers, body)
+    status, _, answer = DynamoHandler.dispatch(request, _ENDPOINT, headers)
+    return status, answer.encode() if isinstance(answer, str) else answer
+
+
+def _error(status: int, name: str, message: str) -> tuple[int, bytes]:
+    return status, to_json({"__type": f"com.amazonaws.dynamodb.v20120810#{name}", "message": message})
 
 
 def _ids(body: bytes) -> list[str]:

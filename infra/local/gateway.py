@@ -10,17 +10,17 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import unquote
 
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from infra.local import docs, template
@@ -61,7 +61,10 @@ class FunctionFailed(Exception):
 
 
 class Gateway:
-    """A WSGI application that calls the functions. A file that has changed is reloaded for the next request."""
+    """A WSGI application that calls the functions. A file that has changed is reloaded for the next request.
+
+    One request at a time, as in an environment of Lambda's: Powertools keeps the current event in a global.
+    """
 
     def __init__(self, log: TextIO | None = None, /, **parameters: str) -> None:
         """Give the functions the environment that the template declares for these parameters of the stack.
@@ -73,8 +76,6 @@ class Gateway:
         self._loaded: dict[Path, int] = {}
         self._routes: list[Route] = []
         self._functions: dict[str, Function] = {}
-        # One request at a time, as in an environment of Lambda's: Powertools keeps the current event in a global.
-        self._lock = Lock()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
@@ -88,13 +89,11 @@ class Gateway:
         if _head_size(request) > MAX_HEAD:
             return _message(431, "Request Header Fields Too Large")
         try:
-            request.get_data()  # before the lock: a slow client does not block the others
-            with self._lock, redirect_stdout(self._log or sys.stdout):
+            request.get_data()
+            with redirect_stdout(self._log or sys.stdout):
                 return self._answer(request)
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
-        except ClientDisconnected:  # or the server stops before all of the body has arrived
-            return _message(503, "Service Unavailable")
         except FunctionFailed as error:
             log.error("%s", error)
             return _message(500, "Internal Server Error")
@@ -104,7 +103,7 @@ class Gateway:
 
     def _answer(self, request: Request) -> Response:
         self._reload()
-        path = request.environ["REQUEST_URI"].partition("?")[0]
+        path, _ = _target(request)
         for route in self._routes:
             parameters = route.match(request.method, path)
             if parameters is not None:
@@ -162,8 +161,14 @@ def _head_size(request: Request) -> int:
     return len(line) + sum(len(value) for _, value in request.headers)
 
 
+def _target(request: Request) -> tuple[str, str]:
+    """The path and the query that the client wrote, in absolute form (RFC 9112, section 3.2.2) too."""
+    path, _, query = re.sub("^https?://[^/?]*", "", request.environ["REQUEST_URI"], flags=re.IGNORECASE).partition("?")
+    return path or "/", query
+
+
 def _event(request: Request, route: Route, parameters: dict[str, str]) -> dict[str, object]:
-    path, _, query = request.environ["REQUEST_URI"].partition("?")
+    path, query = _target(request)
     client = request.remote_addr or ""
     return http_event(
         request.method,

@@ -3,15 +3,26 @@
 import logging
 import signal
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from infra.local import environment, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
-from infra.local.journal import DataFolderError
-from infra.local.server import HOST, Server
+from infra.local.items import DataFolderError
+from infra.local.server import Server
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+class _Log(TextIOWrapper):
+    """A log that loses lines when the disk is full: a request does not fail for that."""
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
 
 
 def run(port: int, data: Path, parameters: dict[str, str]) -> None:
@@ -19,27 +30,28 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
     environment.isolate()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("infra.local").setLevel(logging.INFO)
-    declared = template.load()
     try:
+        declared = template.load()
         declared.check(parameters)
-        database = Server(Database(data, declared), 0)
-        functions_log = (data / "functions.log").open("a", buffering=1)
-        gateway = Gateway(functions_log, **parameters, DynamoDBEndpoint=f"http://{HOST}:{database.port}")
+        declared.environment(**parameters)  # what the functions will be given can be evaluated
+        database = Database(data, declared)
+        database.attach()
+        log_file = (data / "functions.log").open("ab", buffering=0)
+        gateway = Gateway(_Log(log_file, encoding="utf-8", write_through=True), **parameters)
         server = Server(gateway, port)
-    except (DataFolderError, template.ParameterError) as error:
+    except (DataFolderError, template.TemplateError) as error:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
     # From here on signals wait for sigwait: none interrupts a request, or a line of this program.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # Before a function runs, which takes the standard output for itself. Both ports accept connections already.
+    # Before a function runs, which takes the standard output for itself. The port accepts connections already.
     print(f"The API answers on http://localhost:{server.port}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
-    database.start()
     server.start()
     signal.sigwait(SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
     server.stop()
-    database.stop()
+    database.close()
     print("Stopped.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from infra.local import environment, template
 from infra.local.database import Database
-from infra.local.journal import DataFolderError
+from infra.local.items import DataFolderError
 from infra.local.server import HOST, Server
 
 # arm64 containers do not run on an x86_64 host; x86_64 ones run on Apple silicon, but slowly.
@@ -58,21 +58,23 @@ def main() -> None:
     for name in declared.environment():
         os.environ.pop(name, None)
     try:
-        database = Server(Database(options.data, declared), options.database_port, host)
+        database = Database(options.data, declared)
+        server = Server(database, options.database_port, host)
     except DataFolderError as error:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {options.database_port} of {host} cannot be used: {error}.")
-    database.start()
-    print(f"DynamoDB answers on http://{host}:{database.port}", flush=True)
+    server.start()
+    print(f"DynamoDB answers on http://{host}:{server.port}", flush=True)
     try:
         if not options.sam:
             signal.pause()
-        sys.exit(_start_api(options.sam, options.port, database.port))
+        sys.exit(_start_api(options.sam, options.port, server.port))
     except KeyboardInterrupt:
         pass
     finally:
-        database.stop()
+        server.stop()
+        database.close()
 
 
 def _start_api(sam: list[str], port: int, database_port: int) -> int:

@@ -1,55 +1,69 @@
-"""An HTTP server for this machine, which can be stopped without cutting off a request."""
+"""waitress, an HTTP server, on this machine's own address, stopped without cutting off a request."""
 
+import logging
 import socket
-from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from waitress import wasyncore  # type: ignore[import-untyped]
+from waitress.server import create_server  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+# Its warning that requests wait for their turn, as they are meant to.
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
 HOST = "127.0.0.1"
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of a body that the server buffers. The application's own limit is lower."""
 
 
-class _Connection(WSGIRequestHandler):
-    """One request: werkzeug closes every connection after its response."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing: the gateway logs a line for each request; the database's requests are of no interest."""
-
-
-class Server(ThreadedWSGIServer):
-    """A WSGI application on a port, with a thread for each request."""
-
-    daemon_threads = False  # server_close, which ends serve_forever, waits for the requests' threads
+class Server:
+    """A WSGI application on a port. It gets whole requests, one after the other, however slowly they arrive."""
 
     def __init__(self, app: "WSGIApplication", port: int, host: str = HOST) -> None:
         """Listen on this port, 0 for a free one, of this address only. Raises `OSError` if the port cannot be used."""
-        with socket.create_server((host, port), backlog=128) as listening:
-            # werkzeug listens on a duplicate. If it opened the port itself, it would print its own words about a busy one.
-            super().__init__(host, port, app, _Connection, fd=listening.fileno())
-        self._open: set[socket.socket] = set()
-        self._thread = Thread(target=self.serve_forever, args=(0.1,))
+        listening = socket.create_server((host, port), backlog=128)
+        self.port: int = listening.getsockname()[1]
+        self._connections: dict[int, object] = {}
+        self._server = create_server(
+            app,
+            map=self._connections,
+            sockets=[listening],
+            threads=1,
+            max_request_body_size=MAX_BODY,
+            clear_untrusted_proxy_headers=False,
+            log_socket_errors=False,
+            ident=None,
+        )
+        self._stopping = False
+        self._thread = Thread(target=self._serve)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Accept no more connections, finish the requests that have arrived, and close connections that have sent none."""
-        self.shutdown()
-        for connection in list(self._open):
-            with suppress(OSError):  # closed in the meantime
-                connection.shutdown(socket.SHUT_RD)
+        """Accept no more connections and requests, finish those requests that have arrived, and close every connection."""
+        self._server.trigger.pull_trigger(
+            self._end
+        )  # in the server's thread, which may have closed the trigger otherwise
         self._thread.join()
 
-    def process_request(self, request: "socket.socket | tuple[bytes, socket.socket]", client_address: object) -> None:
-        self._open.add(cast("socket.socket", request))
-        super().process_request(request, client_address)
+    def _end(self) -> None:
+        self._stopping = True
 
-    def shutdown_request(self, request: "socket.socket | tuple[bytes, socket.socket]") -> None:
-        self._open.discard(cast("socket.socket", request))
-        super().shutdown_request(request)
+    def _serve(self) -> None:
+        while not self._stopping:
+            self._wait()
+        self._server.accepting = False
+        # A connection is read while it has at most as many requests: from now on, never.
+        self._server.adj.channel_request_lookahead = -1
+        while any(each.requests or each.total_outbufs_len for each in self._server.active_channels.values()):
+            self._wait()
+        self._server.task_dispatcher.shutdown()
+        wasyncore.close_all(self._connections)
+
+    def _wait(self) -> None:
+        """Wait until something can be read, written or stopped, and do that."""
+        wasyncore.loop(timeout=30, map=self._connections, count=1)

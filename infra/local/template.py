@@ -7,16 +7,22 @@ false with these values does not exist.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import CreateTableInputTypeDef
 
 PATH = Path(__file__).parents[2] / "template.yaml"
 TABLE = "IncidentsTable"
+PSEUDO_PARAMETERS = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::StackName": "local",
+}
 
 
 class Route(NamedTuple):
@@ -51,8 +57,12 @@ class Route(NamedTuple):
         return found.groupdict() if found else None
 
 
-class ParameterError(Exception):
-    """The stack has no such parameter, or does not allow this value; the text is for the person who gave it."""
+class TemplateError(Exception):
+    """The template cannot be used; the text is for the person who started the program."""
+
+
+class ParameterError(TemplateError):
+    """The stack has no such parameter, or does not allow this value."""
 
 
 class _Parameter(BaseModel):
@@ -104,6 +114,16 @@ class Function(BaseModel):
     Events: dict[str, _Event] = {}
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def _checked(model: type[M], value: object) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise TemplateError(f"The template cannot be used: {' '.join(str(error).split())}") from error
+
+
 class Template(BaseModel):
     """The template, its intrinsic functions in the long form: `{"Ref": "IncidentsTable"}`."""
 
@@ -123,7 +143,7 @@ class Template(BaseModel):
     def functions(self, **parameters: str) -> dict[str, Function]:
         """The functions by their logical ids."""
         return {
-            name: Function.model_validate(self.Globals.get("Function", {}) | resource.Properties)
+            name: _checked(Function, self.Globals.get("Function", {}) | resource.Properties)
             for name, resource in self.Resources.items()
             if resource.Type == "AWS::Serverless::Function"
             and (resource.Condition is None or self._holds(resource.Condition, parameters))
@@ -144,7 +164,8 @@ class Template(BaseModel):
         declared = [_Variables.model_validate(self.Globals["Function"]["Environment"])]
         declared += [function.Environment for function in self.functions(**parameters).values()]
         variables = {name: value for each in declared for name, value in each.Variables.items()}
-        return {name: str(self._resolve(value, parameters)) for name, value in variables.items()}
+        resolved = {name: self._resolve(value, parameters) for name, value in variables.items()}
+        return {name: str(value) for name, value in resolved.items() if value is not None}
 
     def table(self, name: str = TABLE) -> "CreateTableInputTypeDef":
         """The request that creates a table. A local table's name is its logical id, as it is under `sam local`."""
@@ -170,25 +191,32 @@ class Template(BaseModel):
             case {"Fn::Or": list(inner)}:
                 return any(self._holds(each, parameters) for each in inner)
             case _:
-                raise NotImplementedError(f"{condition} as a condition in the template")
+                raise TemplateError(f"The template has a condition that the local run cannot evaluate: {condition}")
 
     def _resolve(self, value: JsonValue, parameters: Mapping[str, str]) -> JsonValue:
-        """Evaluate the intrinsic functions that the template uses. A resource's name is its logical id."""
+        """Evaluate the intrinsic functions in a value; `AWS::NoValue` is None. A resource's name or attribute stands for itself."""
         match value:
-            case {"Ref": "AWS::StackName"}:
-                return "local"
-            case {"Ref": "AWS::URLSuffix"}:
-                return "amazonaws.com"
-            case {"Ref": str(name)} if name in self.Parameters:
-                return parameters.get(name, str(self.Parameters[name].Default))
-            case {"Ref": name}:
-                return name
+            case {"Ref": "AWS::NoValue"}:
+                return None
+            case {"Ref": str(name)} | {"Fn::GetAtt": str(name)}:
+                default = (
+                    str(self.Parameters[name].Default) if name in self.Parameters else PSEUDO_PARAMETERS.get(name, name)
+                )
+                return parameters.get(name, default)
             case {"Fn::Sub": str(text)}:
-                return re.sub(r"\$\{([\w:]+)\}", lambda found: str(self._resolve({"Ref": found[1]}, parameters)), text)
+                return self._resolve({"Fn::Sub": [text, {}]}, parameters)
+            case {"Fn::Sub": [str(text), dict(names)]}:
+                return re.sub(
+                    r"\$\{([\w:.]+)\}",
+                    lambda found: str(self._resolve(names.get(found[1], {"Ref": found[1]}), parameters)),
+                    text,
+                )
+            case {"Fn::Join": [str(delimiter), list(parts)]}:
+                return delimiter.join(str(self._resolve(part, parameters)) for part in parts)
             case {"Fn::If": [str(condition), then, otherwise]}:
                 return self._resolve(then if self._holds(condition, parameters) else otherwise, parameters)
-            case dict():
-                raise NotImplementedError(f"{value} in the template")
+            case dict() | list():
+                raise TemplateError(f"The template has a value that the local run cannot evaluate: {value}")
             case _:
                 return value
 
@@ -209,6 +237,8 @@ def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, object]
 
 
 _Loader.add_multi_constructor("!", _intrinsic)
+# CloudFormation has no dates: `Version: 2012-10-17` is a string.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
 
 
 def read(path: Path) -> dict[str, JsonValue]:
@@ -218,5 +248,8 @@ def read(path: Path) -> dict[str, JsonValue]:
 
 
 def load() -> Template:
-    """The stack's template as it is on disk."""
-    return Template.model_validate(read(PATH))
+    """The stack's template as it is on disk. Raises `TemplateError`."""
+    try:
+        return _checked(Template, read(PATH))
+    except yaml.YAMLError as error:
+        raise TemplateError(f"The template cannot be used: {' '.join(str(error).split())}") from error

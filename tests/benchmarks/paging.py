@@ -144,7 +144,6 @@ def table(stored: Sequence[Incident]) -> Iterator[None]:
         store.client = dynamodb.connect(endpoint=f"http://127.0.0.1:{server.port}")
         yield
         server.stop()
-        server.server_close()
         database.close()
 
 

@@ -1,13 +1,15 @@
 """What the local run understands of a template: functions, routes and variables by the stack's parameters."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from infra.local import template
-from infra.local.template import ParameterError, Template
+from infra.local.template import ParameterError, Template, TemplateError
 
 STACK = """
+AWSTemplateFormatVersion: 2010-09-09
 Parameters:
   Alerts: {Type: String, AllowedValues: [enabled, disabled], Default: disabled}
   Chats: {Type: String, AllowedPattern: "(-?[0-9]+(,-?[0-9]+)*)?", Default: ""}
@@ -28,21 +30,33 @@ Globals:
         EITHER: !If [Either, "yes", "no"]
         TWO: !If [TwoShards, "yes", "no"]
 Resources:
-  Api:
-    Type: AWS::Serverless::HttpApi
-    Properties: {Auth: {DefaultAuthorizer: Keys, Authorizers: {Keys: {FunctionArn: !GetAtt AuthorizeFunction.Arn}}}}
-  AuthorizeFunction:
-    Type: AWS::Serverless::Function
-    Properties: {Handler: authorize.handler, Timeout: 5, Environment: {Variables: {KEYS: !Sub "${AWS::StackName}-keys"}}}
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties: {KeySchema: []}
   ReadFunction:
     Type: AWS::Serverless::Function
     Properties:
       Handler: read.handler
       Events:
-        Nightly: {Type: Schedule, Properties: {Schedule: rate(1 day)}}
         Any: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{proxy+}"}}
         One: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{id}"}}
         All: {Type: HttpApi, Properties: {Method: GET, Path: /read}}
+  TellFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: tell.handler
+      Timeout: 5
+      Environment:
+        Variables:
+          STREAM: !GetAtt Table.StreamArn
+          KEYS: !Sub "${AWS::StackName}-${Table.Arn}-${Other}"
+          NAME: !Sub ["${Prefix}/${Table}", {Prefix: !Join ["-", [a, !Ref Shards]]}]
+          NONE: !If [Both, "", !Ref AWS::NoValue]
+      Policies: [{Version: 2012-10-17, Statement: [{Effect: Allow, Action: sqs:*, Resource: !ImportValue Queue}]}]
+      Events:
+        Stream: {Type: DynamoDB, Properties: {Stream: !GetAtt Table.StreamArn, BatchSize: 10}}
+        Nightly: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 day)}}
+        Topic: {Type: SNS, Properties: {Topic: !ImportValue Topic}}
   AlertsFunction:
     Type: AWS::Serverless::Function
     Condition: WithAlerts
@@ -53,33 +67,58 @@ Resources:
 """
 
 
+def load(folder: Path, text: str) -> Template:
+    path = folder / "template.yaml"
+    path.write_text(text)
+    return Template.model_validate(template.read(path))
+
+
 @pytest.fixture
 def stack(tmp_path: Path) -> Template:
-    path = tmp_path / "template.yaml"
-    path.write_text(STACK)
-    return Template.model_validate(template.read(path))
+    return load(tmp_path, STACK)
 
 
 READ = ["GET /read", "GET /read/{id}", "GET /read/{proxy+}"]
 
 
-def test_a_function_whose_condition_is_false_has_no_routes_and_no_variables(stack: Template) -> None:
+def test_a_function_has_routes_and_variables_by_its_condition(stack: Template) -> None:
     assert [route.key for route in stack.routes()] == READ
-    assert list(stack.functions()) == ["AuthorizeFunction", "ReadFunction"]
+    assert list(stack.functions()) == ["ReadFunction", "TellFunction"]
     assert "CHATS" not in stack.environment()
 
     assert sorted(route.key for route in stack.routes(Alerts="enabled")) == [*READ, "POST /alerts"]
-    assert list(stack.functions(Alerts="enabled")) == ["AuthorizeFunction", "ReadFunction", "AlertsFunction"]
+    assert list(stack.functions(Alerts="enabled")) == ["ReadFunction", "TellFunction", "AlertsFunction"]
     assert stack.environment(Alerts="enabled", Chats="-1001")["CHATS"] == "-1001"
 
 
 def test_a_function_has_the_globals_and_its_own_properties(stack: Template) -> None:
-    assert {name: function.Timeout for name, function in stack.functions().items()} == {
-        "AuthorizeFunction": 5,
-        "ReadFunction": 25,
-    }
-    assert stack.environment()["KEYS"] == "local-keys"
-    assert stack.environment()["SHARDS"] == "1"
+    timeouts = {name: function.Timeout for name, function in stack.functions().items()}
+    assert timeouts == {"ReadFunction": 25, "TellFunction": 5}
+    environment = stack.environment()
+    assert environment["SHARDS"] == "1"
+    assert environment["STREAM"] == "Table.StreamArn"
+    assert environment["KEYS"] == "local-Table.Arn-Other"
+    assert environment["NAME"] == "a-1/Table"
+    assert "NONE" not in environment
+
+
+@pytest.mark.parametrize(
+    "wrong", ["!ImportValue Queue", "!Select [5, [a]]", "[a, b]", "!If [Both, a, !Cidr [b, 1, 2]]"]
+)
+def test_a_value_that_cannot_be_evaluated_is_told(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(TemplateError, match="The template has a value that the local run cannot evaluate"):
+        load(tmp_path, STACK.replace("!GetAtt Table.StreamArn\n", f"{wrong}\n")).environment()
+
+
+@pytest.mark.parametrize(
+    "text", ["Resources: {", "Resources: []", re.sub("Handler: read.handler", "Handler: {}", STACK)]
+)
+def test_a_file_that_is_no_template_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(template, "PATH", tmp_path / "template.yaml")
+    template.PATH.write_text(text)
+    with pytest.raises(TemplateError, match="cannot be used") as told:
+        template.load().functions()
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -105,28 +144,22 @@ def test_numbers_are_equal_to_themselves_as_text(stack: Template) -> None:
     [
         ("Other", "1", "The template has no parameter Other. It has Alerts, Chats, Shards."),
         ("Alerts", "on", "The parameter Alerts cannot be 'on'. It is one of enabled, disabled."),
-        ("Chats", "a", "The parameter Chats cannot be 'a'. It matches (-?[0-9]+(,-?[0-9]+)*)?."),
         ("Chats", "1,", "The parameter Chats cannot be '1,'. It matches (-?[0-9]+(,-?[0-9]+)*)?."),
         ("Shards", "0", "The parameter Shards cannot be '0'. It is at least 1."),
         ("Shards", "65", "The parameter Shards cannot be '65'. It is at most 64."),
-        ("Shards", "x", "The parameter Shards cannot be 'x'. It is a number."),
         ("Shards", "", "The parameter Shards cannot be ''. It is a number."),
     ],
 )
 def test_a_value_that_a_deployment_would_refuse_is_refused(stack: Template, name: str, value: str, says: str) -> None:
+    stack.check({"Alerts": "enabled", "Chats": "-1001,1002", "Shards": "64"})
     with pytest.raises(ParameterError) as refused:
         stack.check({name: value})
     assert str(refused.value) == says
 
 
-def test_a_value_that_a_deployment_would_take_is_taken(stack: Template) -> None:
-    stack.check({"Alerts": "enabled", "Chats": "-1001,1002", "Shards": "64"})
-
-
 def test_functions_agree_on_the_variables_that_they_share() -> None:
     """The local run has one environment for all of them."""
-    every = template.load()
     values: dict[str, object] = {}
-    for function in every.functions().values():
+    for function in template.load().functions().values():
         for name, value in function.Environment.Variables.items():
             assert values.setdefault(name, value) == value

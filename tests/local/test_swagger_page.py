@@ -21,64 +21,41 @@ TAB, ENTER = "\ue004", "\ue007"
 class Browser:
     """Chromium, over WebDriver's own protocol (https://www.w3.org/TR/webdriver2)."""
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, profile: Path) -> None:
         self._http = httpx.Client(base_url=driver, timeout=60)
-
-    def open(self, profile: Path) -> None:
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"user-data-dir={profile}"]}
         asked = {"goog:chromeOptions": options, "timeouts": {"implicit": 20_000}}
-        response = self._http.post("/session", json={"capabilities": {"alwaysMatch": asked}})
+        self._session = ""
+        self._session = f"/session/{self.ask('/session', capabilities={'alwaysMatch': asked})['sessionId']}"
+
+    def ask(self, path: str, **body: object) -> dict[str, str]:
+        response = self._http.post(self._session + path, json=body)
         assert response.is_success, response.text
-        self._session = f"/session/{response.json()['value']['sessionId']}"
+        value: dict[str, str] = response.json()["value"]
+        return value
 
     def close(self) -> None:
         self._http.delete(self._session).raise_for_status()
         self._http.close()
 
-    def go(self, url: str) -> None:
-        self._post("/url", url=url)
+    def find(self, css: str) -> str:
+        """The path of an element, which is waited for."""
+        (found,) = self.ask("/element", using="css selector", value=css).values()
+        return f"/element/{found}"
 
     def click(self, css: str) -> None:
-        self._post(f"/element/{self._find(css)}/click")
-
-    def write(self, css: str, text: str) -> None:
-        self._post(f"/element/{self._find(css)}/value", text=text)
+        self.ask(f"{self.find(css)}/click")
 
     def read(self, css: str) -> str:
-        """The text of an element, which is waited for."""
-        return str(self._http.get(f"{self._session}/element/{self._find(css)}/text").json()["value"])
+        return str(self._http.get(f"{self._session}{self.find(css)}/text").json()["value"])
 
     def press(self, key: str) -> None:
         """Press a key and let it go, on whatever has the focus."""
         keys = [{"type": action, "value": key} for action in ("keyDown", "keyUp")]
-        self._post("/actions", actions=[{"type": "key", "id": "keyboard", "actions": keys}])
-
-    def tab_to(self, css: str) -> None:
-        """Move the focus with the tab key to an element."""
-        self._find(css)
-        for _ in range(50):
-            self.press(TAB)
-            if self.run(f"return document.activeElement.matches({json.dumps(css)})"):
-                return
-        raise AssertionError(f"the tab key does not lead to {css}")
-
-    def resize(self, width: int) -> None:
-        """Show pages as a telephone of this width does, in CSS pixels."""
-        params = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-        self._post("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=params)
+        self.ask("/actions", actions=[{"type": "key", "id": "keyboard", "actions": keys}])
 
     def run(self, script: str) -> object:
-        value: object = self._post("/execute/sync", script=script, args=[])
-        return value
-
-    def _find(self, css: str) -> str:
-        (found,) = self._post("/element", using="css selector", value=css).values()
-        return found
-
-    def _post(self, path: str, **body: object) -> dict[str, str]:
-        response = self._http.post(self._session + path, json=body)
-        assert response.is_success, response.text
-        value: dict[str, str] = response.json()["value"]
+        value: object = self.ask("/execute/sync", script=script, args=[])
         return value
 
 
@@ -91,8 +68,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         try:
             assert driver.stdout
             port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
-            browser = Browser(f"http://127.0.0.1:{port}/")
-            browser.open(tmp_path_factory.mktemp("profile"))
+            browser = Browser(f"http://127.0.0.1:{port}/", tmp_path_factory.mktemp("profile"))
             yield browser
             browser.close()
         finally:
@@ -105,7 +81,7 @@ def try_out(browser: Browser, operation: str, id: str | None = None) -> tuple[st
     browser.click(f"{block} .opblock-summary-control")
     browser.click(f"{block} .try-out__btn")
     if id:
-        browser.write(f"{block} tr[data-param-name=id] input", id)
+        browser.ask(f"{browser.find(f'{block} tr[data-param-name=id] input')}/value", text=id)
     browser.click(f"{block} .execute")
     answer = f"{block} .live-responses-table tr.response"
     return browser.read(f"{answer} .response-col_status"), browser.read(f"{answer} .highlight-code code")
@@ -113,7 +89,7 @@ def try_out(browser: Browser, operation: str, id: str | None = None) -> tuple[st
 
 @pytest.mark.slow
 def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.Client) -> None:
-    browser.go(f"{api.base_url}/docs")
+    browser.ask("/url", url=f"{api.base_url}/docs")
     status, body = try_out(browser, "create_incident")
     (created,) = api.get("/incidents").json()
     assert (status.split()[0], json.loads(body)) == ("201", created)
@@ -126,10 +102,15 @@ def test_try_it_out_creates_and_updates_incidents(browser: Browser, api: httpx.C
 
 @pytest.mark.slow
 def test_the_page_is_usable_from_the_keyboard(browser: Browser, api: httpx.Client) -> None:
-    browser.go(f"{api.base_url}/docs")
+    browser.ask("/url", url=f"{api.base_url}/docs")
     block = "#operations-incidents-create_incident"
     for control in (".opblock-summary-control", ".try-out__btn", ".execute"):
-        browser.tab_to(f"{block} {control}")
+        css = f"{block} {control}"
+        browser.find(css)
+        for _ in range(50):
+            browser.press(TAB)
+            if browser.run(f"return document.activeElement.matches({json.dumps(css)})"):
+                break
         browser.press(ENTER)
     assert browser.read(f"{block} .live-responses-table tr.response .response-col_status").startswith("201")
     assert len(api.get("/incidents").json()) == 1
@@ -137,8 +118,9 @@ def test_the_page_is_usable_from_the_keyboard(browser: Browser, api: httpx.Clien
 
 @pytest.mark.slow
 def test_the_page_fits_a_telephone(browser: Browser, api: httpx.Client) -> None:
-    browser.resize(390)
-    browser.go(f"{api.base_url}/docs")
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.ask("/goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=screen)
+    browser.ask("/url", url=f"{api.base_url}/docs")
     browser.read("#operations-incidents-list_incidents")
     operations = browser.run("return [...document.querySelectorAll('.opblock')].map(each => each.id)")
     assert isinstance(operations, list)
@@ -156,7 +138,7 @@ def test_the_root_leads_to_the_page(api: httpx.Client) -> None:
 
 @pytest.mark.slow
 def test_the_page_needs_no_network(browser: Browser, api: httpx.Client) -> None:
-    browser.go(f"{api.base_url}/docs")
+    browser.ask("/url", url=f"{api.base_url}/docs")
     browser.read("#operations-incidents-list_incidents")
     asked = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert isinstance(asked, list)

@@ -1,0 +1,146 @@
+"""The items on disk: an SQLite database in the data folder."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic_core import from_json
+
+log = logging.getLogger(__name__)
+
+Item = dict[str, dict[str, object]]
+"""An item in DynamoDB's JSON."""
+
+_NEW = (
+    "CREATE TABLE items (id TEXT PRIMARY KEY, partition TEXT, sort TEXT, item TEXT NOT NULL)",
+    "CREATE INDEX in_order ON items (partition, sort, id)",
+    "PRAGMA user_version = 1",
+)
+_NEWEST = """SELECT item FROM items WHERE partition = ? AND sort BETWEEN ? AND ? AND (? IS NULL OR (sort, id) < (?, ?))
+ORDER BY sort DESC, id DESC LIMIT ?"""
+
+
+class DataFolderError(Exception):
+    """The data folder cannot be used; the text says why, for the person who started the program."""
+
+
+class Keys(NamedTuple):
+    """The names of a table's key and of its index's keys, all of them strings."""
+
+    id: str
+    partition: str
+    sort: str
+
+
+class Items:
+    """`incidents.sqlite` in the data folder, which one process at a time can have.
+
+    A write that returns is on the disk; one that raises `sqlite3.Error` has changed nothing.
+    """
+
+    def __init__(self, folder: Path, keys: Keys) -> None:
+        """Open the database; a new one takes over the journal of an earlier release. Raises `DataFolderError`."""
+        if folder == Path():  # as an empty DATA= says
+            raise DataFolderError("The data folder needs a name: the current folder is not for data.")
+        self._keys = keys
+        path, journal = folder / "incidents.sqlite", folder / "incidents.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Not SQLite's own lock: the system takes that away when this process opens and closes the file elsewhere.
+            self._folder = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if journal.exists() and not path.exists():
+                path.touch()
+                shutil.copymode(journal, path)
+            self._open(path, journal)
+            os.fsync(self._folder)
+        except BlockingIOError as error:
+            raise DataFolderError(f"The data folder {folder} is in use by another run.") from error
+        except OSError as error:
+            raise DataFolderError(f"The data folder {folder} cannot be written: {error.strerror}.") from error
+        except sqlite3.Error as error:
+            damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            advice = " Restore it from a copy." if damaged else ""
+            raise DataFolderError(f"The database {path} cannot be used: {error}.{advice}") from error
+
+    def close(self) -> None:
+        """Release the data folder."""
+        self._database.close()
+        os.close(self._folder)
+
+    def read(self, ids: Iterable[str] | None = None) -> Iterator[Item]:
+        """Those of these items that are stored; without `ids`, every item."""
+        if ids is None:
+            yield from map(_parse, self._database.execute("SELECT item FROM items"))
+        for each in ids or ():
+            yield from map(_parse, self._database.execute("SELECT item FROM items WHERE id = ?", [each]))
+
+    def newest(self, partition: str, first: str, last: str, before: tuple[str, str] | None, limit: int) -> list[Item]:
+        """At most `limit` items of a partition of the index, from the sort key `last`, or the item `before`, down to `first`."""
+        values = [partition, first, last, before and before[0], *(before or ("", "")), limit]
+        found = self._database.execute(_NEWEST, values)
+        return [_parse(row) for row in found]
+
+    def write(self, id: str, item: Item | None) -> None:
+        """Store an item in place of any with this id; None deletes it."""
+        if item:
+            place = [str(item[name]["S"]) if name in item else None for name in (self._keys.partition, self._keys.sort)]
+            row = [id, *place, json.dumps(item, ensure_ascii=False)]
+            self._database.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", row)
+        else:
+            self._database.execute("DELETE FROM items WHERE id = ?", [id])
+
+    def _open(self, path: Path, journal: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # The lock first: with it, the write-ahead log needs no shared memory, which not every file system has.
+        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+            self._database.execute(f"PRAGMA {setting}")
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            found = " ".join(found.split())
+            raise DataFolderError(f"The database {path} is damaged: {found}. Restore it from a copy.")
+        if self._database.execute("PRAGMA user_version").fetchone() == (0,):
+            self._database.execute("BEGIN")
+            for statement in _NEW:
+                self._database.execute(statement)
+            if journal.exists():
+                self._import(journal)
+            self._database.execute("COMMIT")
+
+    def _import(self, journal: Path) -> None:
+        """Take over the items of earlier releases: a line holds an item after a write, or only its key after a delete."""
+        with journal.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    log.warning("The last line of %s is incomplete, and left out: its write was interrupted.", journal)
+                    break
+                try:
+                    item = json.loads(line)
+                    self.write(item[self._keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
+                except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    raise DataFolderError(
+                        f"Line {number} of {journal} is not an incident. Restore the file from a copy, or delete this line: "
+                        "the change that it recorded is then lost."
+                    ) from error
+        log.warning("%s has been taken over into a database. It is kept, and not read again.", journal)
+
+    def _current_form(self, item: Item) -> Item:
+        """The item with an incident's fields in one map, and a history: earlier, each field was an attribute of its own."""
+        if self._keys.sort not in item or "incident" in item:
+            return item
+        apart = {self._keys.partition, self._keys.sort, "history"}
+        fields: dict[str, object] = {name: value for name, value in item.items() if name not in apart}
+        latest = {"M": {"status": item["status"], "at": item["updated_at"]}}
+        kept = {name: value for name, value in item.items() if name in {self._keys.id, *apart}}
+        return {"history": {"L": [latest]}, **kept, "incident": {"M": fields}}
+
+
+def _parse(row: tuple[str]) -> Item:
+    item: Item = from_json(row[0])
+    return item
