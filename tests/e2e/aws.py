@@ -18,7 +18,7 @@ import boto3
 import httpx
 import yaml
 from botocore.config import Config
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AliasPath, BaseModel, Field, JsonValue
 
 from infra.local import template
 from infra.local.sam import ARCHITECTURE
@@ -29,6 +29,20 @@ ACCOUNT = "000000000000"
 OPERATOR = "operator"
 """The name of the caller that every client is unless it has another access key."""
 SAM = ["sam"] if shutil.which("sam") else [str(ROOT / ".venv-sam/bin/python"), "-m", "samcli"]
+
+
+Answer = tuple[int, JsonValue]
+UNAUTHORIZED: Answer = (401, {"message": "Unauthorized"})
+"""The gateway's, without asking the authorizer."""
+FORBIDDEN: Answer = (403, {"message": "Forbidden"})
+"""The gateway's, after the authorizer refused."""
+
+
+def answer(client: httpx.Client, route: str, **headers: str) -> Answer:
+    """The status and the body of the response to a request of this route."""
+    method, path = route.replace("{id}", "9999").replace("{proxy+}", "x/y").split()
+    response = client.request(method, path, json={} if method != "GET" else None, headers=headers)
+    return response.status_code, response.json() if response.content else None
 
 
 class _To(httpx.HTTPTransport):
@@ -44,36 +58,27 @@ class _To(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-class _Integration(BaseModel):
-    uri: JsonValue
+_METHOD, _SCHEME = "x-amazon-apigateway-integration", "x-amazon-apigateway-authorizer"
 
 
 class _Method(BaseModel):
-    integration: _Integration = Field(alias="x-amazon-apigateway-integration")
+    uri: JsonValue = Field(validation_alias=AliasPath(_METHOD, "uri"))
     security: list[dict[str, list[str]]]
 
 
 class _Authorizer(BaseModel):
-    uri: JsonValue = Field(alias="authorizerUri")
-    ttl: int = Field(alias="authorizerResultTtlInSeconds")
-    identity_source: list[str] = Field(alias="identitySource")
-    payload_format: str = Field(alias="authorizerPayloadFormatVersion")
-    simple_responses: bool = Field(alias="enableSimpleResponses")
+    uri: JsonValue = Field(validation_alias=AliasPath(_SCHEME, "authorizerUri"))
+    ttl: int = Field(validation_alias=AliasPath(_SCHEME, "authorizerResultTtlInSeconds"))
+    identity_source: list[str] = Field(validation_alias=AliasPath(_SCHEME, "identitySource"))
+    payload_format: str = Field(validation_alias=AliasPath(_SCHEME, "authorizerPayloadFormatVersion"))
+    simple_responses: bool = Field(validation_alias=AliasPath(_SCHEME, "enableSimpleResponses"))
 
 
-class _SecurityScheme(BaseModel):
-    authorizer: _Authorizer = Field(alias="x-amazon-apigateway-authorizer")
-
-
-class _Components(BaseModel):
-    schemes: dict[str, _SecurityScheme] = Field(alias="securitySchemes")
-
-
-class ApiBody(BaseModel):
+class _ApiBody(BaseModel):
     """The OpenAPI document that SAM makes of the routes and their authorizers."""
 
     paths: dict[str, dict[str, _Method]]
-    components: _Components
+    authorizers: dict[str, _Authorizer] = Field(validation_alias=AliasPath("components", "securitySchemes"))
 
 
 class Resource(BaseModel):
@@ -81,8 +86,6 @@ class Resource(BaseModel):
 
     Type: str
     Properties: dict[str, JsonValue]
-    DeletionPolicy: str = "Delete"
-    UpdateReplacePolicy: str = "Delete"
 
 
 class Processed(BaseModel):
@@ -127,19 +130,18 @@ class Aws:
         self.dynamodb = boto3.client("dynamodb", endpoint_url=self.endpoint)
         self.iam = boto3.client("iam", endpoint_url=self.endpoint)
 
-    def sam(self, *arguments: str, folder: Path = ROOT) -> None:
-        """Run the SAM CLI, which says what it does."""
+    def _sam(self, *arguments: str, folder: Path = ROOT) -> None:
         environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "SAM_CLI_TELEMETRY": "0"}
         subprocess.run([*SAM, *arguments], cwd=folder, env=environment, check=True)
 
-    def deploy(self, source: Path = ROOT, **parameters: str) -> None:
+    def deploy(self, source: Path = ROOT, /, **parameters: str) -> None:
         """Build the stack from this folder and deploy it; a parameter that is not named keeps its value."""
         parameters |= {"Architecture": ARCHITECTURE}  # they run on this machine
         overrides = ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
         build = self.folder / "build"
-        self.sam("build", "--build-dir", str(build), *overrides, folder=source)
+        self._sam("build", "--build-dir", str(build), *overrides, folder=source)
         arguments = ["--template", str(build / "template.yaml"), "--config-file", str(source / "samconfig.toml")]
-        self.sam("deploy", "--no-confirm-changeset", "--stack-name", self.stack, *arguments, *overrides)
+        self._sam("deploy", "--no-confirm-changeset", "--stack-name", self.stack, *arguments, *overrides)
         self._add_routes()
 
     def set_parameter(self, name: str, value: str) -> None:
@@ -156,7 +158,7 @@ class Aws:
         # address: the nested stack goes first.
         if "Monitoring" in self._template()["Resources"]:
             self._update(self._without_monitoring(), {})
-        self.sam("delete", "--stack-name", self.stack, "--region", REGION, "--no-prompts")
+        self._sam("delete", "--stack-name", self.stack, "--region", REGION, "--no-prompts")
 
     def _template(self) -> dict[str, dict[str, JsonValue]]:
         original = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Original")["TemplateBody"]
@@ -211,6 +213,11 @@ class Aws:
     def table(self) -> str:
         return self.output("TableName")
 
+    @property
+    def address(self) -> str:
+        """The URL at which the emulator answers for the API to a client that resolves no names of AWS."""
+        return f"{self.endpoint}/_aws/execute-api/{self.resource('IncidentApi')}"
+
     def make(self, *arguments: str) -> str:
         """Run make with the administrator's credentials; return what it printed."""
         command = ["make", "--silent", *arguments, f"STACK={self.stack}"]
@@ -243,11 +250,9 @@ class Aws:
         api = self.resource("IncidentApi")
         if gateway.get_routes(ApiId=api)["Items"]:
             return
-        body = ApiBody.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
-        authorizers = {}
-        for name, scheme in body.components.schemes.items():
-            declared = scheme.authorizer
-            created = gateway.create_authorizer(
+        body = _ApiBody.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
+        authorizers = {
+            name: gateway.create_authorizer(
                 ApiId=api,
                 Name=name,
                 AuthorizerType="REQUEST",
@@ -256,11 +261,12 @@ class Aws:
                 EnableSimpleResponses=declared.simple_responses,
                 IdentitySource=declared.identity_source,
                 AuthorizerResultTtlInSeconds=declared.ttl,
-            )
-            authorizers[name] = created["AuthorizerId"]
+            )["AuthorizerId"]
+            for name, declared in body.authorizers.items()
+        }
         for path, methods in body.paths.items():
             for method, operation in methods.items():
-                arn = self._function_arn(operation.integration.uri)
+                arn = self._function_arn(operation.uri)
                 integration = gateway.create_integration(
                     ApiId=api, IntegrationType="AWS_PROXY", IntegrationUri=arn, PayloadFormatVersion="2.0"
                 )
@@ -279,12 +285,17 @@ class Aws:
         return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
 def emulated() -> Iterator[Aws]:
     """AWS on a free port of this machine, with the stack deployed; gone without a trace in the end."""
     with TemporaryDirectory() as folder:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         environment = {
             "AUTH": "true",
             # The administrator's credentials are those that the tests have.

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import pytest
 from botocore.config import Config
 
 from infra.local import template
-from tests.e2e.aws import ROOT, SAM
+from tests.e2e.aws import ROOT, SAM, free_port
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -51,12 +50,6 @@ class SamLocal:
 def containers() -> set[str]:
     """The containers that the SAM CLI has started on this machine."""
     return set(subprocess.run(CONTAINERS, capture_output=True, text=True, check=True).stdout.split())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextmanager
