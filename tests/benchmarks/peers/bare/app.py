@@ -25,8 +25,10 @@ dynamodb = boto3.client("dynamodb")
 def handler(event: Event, context: object) -> dict[str, object]:  # noqa: ARG001 (Lambda gives it)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     if event["routeKey"] == "POST /incidents":
-        incident = {"id": str(uuid.uuid4()), "status": "open", "created_at": now} | json.loads(event["body"])
-        dynamodb.put_item(TableName=TABLE, Item={name: {"S": value} for name, value in incident.items()})
+        incident = {"id": str(uuid.uuid4()), "status": "open", "created_at": now, "updated_at": now}
+        incident |= json.loads(event["body"])
+        stored = incident | {"status_shard": f"{incident['status']}#0", "position": f"{now}#{incident['id']}"}
+        dynamodb.put_item(TableName=TABLE, Item={name: {"S": value} for name, value in stored.items()})
         return {"statusCode": 201, "body": json.dumps(incident)}
     if event["routeKey"] == "GET /incidents":
         asked = event.get("queryStringParameters", {}).get("status")
