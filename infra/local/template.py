@@ -22,6 +22,7 @@ PSEUDO_PARAMETERS = {
     "AWS::Partition": "aws",
     "AWS::Region": "us-east-1",
     "AWS::StackName": "local",
+    "AWS::URLSuffix": "amazonaws.com",
 }
 
 
