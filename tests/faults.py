@@ -21,6 +21,11 @@ class Fault(NamedTuple):
     delay: float = 0  # seconds, after which the answer comes
     answer: bytes = b""  # a success of DynamoDB's, instead of what is asked for
 
+    @property
+    def throttles(self) -> bool:
+        """Whether boto3 waits for up to a second before it asks again."""
+        return self.code.endswith(("Exceeded", "ExceededException", "ThrottlingException"))
+
     def __repr__(self) -> str:
         return self.name
 

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 
 from pydantic import JsonValue
 from werkzeug.test import Client
 
-import dynamodb
-import store
-from infra.local.gateway import Gateway
+from tests import anew
 
 Request = tuple[str, str, dict[str, str], dict[str, str]]
 """Method, path, body, headers."""
 Answer = tuple[int, dict[str, JsonValue], str | None]
 """Status, body, Idempotent-Replayed."""
 
+# The client repeats what DynamoDB does not answer, and a slow machine is no failure.
+PATIENT = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 1}}
+
+_process = ExitStack()
 _function: Client
 
 
@@ -29,9 +31,7 @@ def running(number: int, database: str) -> Iterator[ProcessPoolExecutor]:
 
 def _start(database: str) -> None:
     global _function
-    # What DynamoDB does not answer is the client's to repeat; it is not the machine's load that makes a failure.
-    store.client = dynamodb.connect(1, endpoint=database, read_timeout=20)
-    _function = Client(Gateway())
+    _function = Client(_process.enter_context(anew.gateway(PATIENT, DynamoDBEndpoint=database)))
 
 
 def ask(request: Request) -> Answer:

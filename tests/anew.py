@@ -1,0 +1,37 @@
+"""The functions, imported anew: beside those of this process, with another DynamoDB or another configuration."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from unittest import mock
+
+import botocore.config
+from werkzeug.test import Client
+
+from infra.local.gateway import FUNCTIONS, Gateway
+from infra.openapi import INTEGRATIONS
+
+
+@contextmanager
+def gateway(configuration: dict[str, object] | None = None, **parameters: str) -> Iterator[Gateway]:
+    """A gateway to functions with these parameters of the stack, and with this configuration of botocore beyond their own."""
+    original = botocore.config.Config
+
+    def config(**options: object) -> botocore.config.Config:
+        return original(**options | (configuration or {}))  # type: ignore[arg-type]
+
+    others = _forget()
+    with mock.patch.object(botocore.config, "Config", config), mock.patch.dict(os.environ):
+        gateway = Gateway(None, **INTEGRATIONS | parameters)
+        Client(gateway).get("/")  # it imports the functions at its first request
+        yield gateway
+    _forget()
+    sys.modules.update(others)
+
+
+def _forget() -> dict[str, ModuleType]:
+    """Take the functions' modules from those that are imported; return them."""
+    names = {path.stem for path in FUNCTIONS.iterdir()}
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
