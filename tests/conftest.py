@@ -183,7 +183,11 @@ def dynamodb_calls() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def database(serve: Callable[["WSGIApplication"], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database(
+    dynamodb: "DynamoDBClient",  # noqa: ARG001 (when it begins, it empties every table of moto's)
+    serve: Callable[["WSGIApplication"], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
     """The address of the local run's database: over real sockets, in a region of its own, apart from `table`."""
     database = Database(tmp_path_factory.mktemp("database"), TEMPLATE)
     yield serve(database)
