@@ -125,14 +125,16 @@ def create(stack: str, name: str, role: str, source: str) -> None:
     print("This is the only time that the key is shown. It works at once.", file=sys.stderr)
 
 
-def revoke(stack: str, name: str, created: str) -> None:
+def revoke(stack: str, name: str, created: str, *, agreed: bool) -> None:
     """Delete the keys of a name, or of these the one made at this moment, once the person at the terminal agrees."""
     keys = find(stack)
     found = [key for key in keys.all() if key["name"] == name and created in ("", key["created_at"])]
     if not found:
         raise KeysError(f"There is no such key in {stack}: make keys shows those there are.")
     print(listing(found), file=sys.stderr)
-    if sys.stdin.isatty():
+    if not agreed:
+        if not sys.stdin.isatty():
+            raise KeysError("Nothing was revoked: without a terminal, YES=1 confirms.")
         print("Revoke? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise KeysError("Nothing was revoked.")
@@ -153,6 +155,7 @@ def main() -> None:
     revoking = commands.add_parser("revoke")
     revoking.add_argument("--name", required=True)
     revoking.add_argument("--created", default="", help="when the one key to revoke was made, as `list` shows it")
+    revoking.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args()
     try:
         match options.command:
@@ -161,7 +164,7 @@ def main() -> None:
             case "list":
                 print(listing(find(options.stack).all()))
             case "revoke":
-                revoke(options.stack, options.name, options.created)
+                revoke(options.stack, options.name, options.created, agreed=options.yes)
     except (KeysError, BotoCoreError, ClientError) as error:
         sys.exit(" ".join(str(error).split()))
 

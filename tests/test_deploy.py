@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,13 @@ printf '%s\\n' "$(basename "$(dirname "$(dirname "$0")")")" "RUNTIME=$RUNTIME" "
 def folder(tmp_path: Path) -> Path:
     """The Makefile, with environments whose Python prints its arguments and does nothing else."""
     folder = tmp_path / "папка с пробелом"
-    for pins in ROOT.glob("*/*/requirements.txt"):
-        (folder / pins.relative_to(ROOT)).parent.mkdir(parents=True)
-        (folder / pins.relative_to(ROOT)).touch()
+    for pins in (
+        *ROOT.glob("*/requirements.txt"),
+        *ROOT.glob("infra/*/requirements.txt"),
+        ROOT / "infra/environments.mk",
+    ):
+        (folder / pins.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pins, folder / pins.relative_to(ROOT))
     for environment, installed in [(".venv", "for-run"), (".venv-sam", "installed")]:
         python = folder / environment / "bin" / "python"
         python.parent.mkdir(parents=True)
@@ -47,7 +52,8 @@ def make(folder: Path, *arguments: str, **environment: str) -> list[list[str]]:
 
 def deploy(folder: Path, *variables: str, **environment: str) -> list[str]:
     """Run `make deploy`; return the arguments of `sam deploy`."""
-    build, deploy = make(folder, "deploy", *variables, **environment)
+    doctor, build, deploy = make(folder, "deploy", *variables, **environment)
+    assert doctor[2:4] == ["-m", "infra.doctor"]
     for call in (build, deploy):
         assert call[:4] == [".venv-sam", "RUNTIME=/opt/python 3.13/python", "-m", "samcli"]
     assert build[4] == "build"
@@ -74,3 +80,40 @@ def test_a_data_folder_may_have_a_space_in_its_name(folder: Path, verb: str) -> 
     (call,) = make(folder, verb, "DATA=my data")
     assert call[call.index("--data") + 1] == "my data"
     assert verb != "sam-local" or call[call.index("--sam") + 1] == ".venv-sam/bin/python -m samcli"
+
+
+KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "environment", "says"),
+    [
+        ("Nonsense=1", KEY | {"AWS_REGION": "eu-central-1"}, "The template has no parameter Nonsense."),
+        ("LogDays", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter LogDays cannot be ''."),
+        ("AlarmEmail=ops", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter AlarmEmail cannot be 'ops'."),
+        ("", KEY, "There is no region: set AWS_REGION"),
+        ("", {"AWS_REGION": "eu-central-1"}, "There are no AWS credentials: set AWS_PROFILE"),
+        ("", {"AWS_REGION": "eu-central-1", "AWS_PROFILE": "lost"}, "The config profile (lost) could not be found"),
+        ("AlarmEmail=ops@example.com LogDays=7", KEY | {"AWS_REGION": "eu-central-1"}, ""),
+    ],
+)
+def test_what_stops_a_deployment_is_said_before_the_build(
+    parameters: str, environment: dict[str, str], says: str
+) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    nowhere = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "infra.doctor", "--parameters", parameters],
+        cwd=ROOT,
+        env=inherited | nowhere | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1 if says else 0, "")
+    assert ran.stderr.startswith(says)
+    assert ran.stderr.count("\n") == bool(says)

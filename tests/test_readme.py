@@ -72,7 +72,8 @@ def anonymous(output: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_make_target_exists(name: str) -> None:
-    targets = re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefiles = (ROOT / "Makefile").read_text() + (ROOT / "infra/environments.mk").read_text()
+    targets = re.findall(r"^([a-z0-9-]+):.*## ", makefiles, re.MULTILINE)
     assert set(re.findall(r"(?:^ {4}|`|&& |\()make (?:--silent )?([a-z0-9-]+)", PAGES[name], re.MULTILINE)) <= set(
         targets
     )

@@ -385,6 +385,20 @@ def test_what_becomes_of_many_alerts_is_counted_once_for_all(
     assert (second["IncidentsCreated"], second["StatusesSet"], second["status"]) == (1, 3, "resolved")
 
 
+def test_the_times_to_resolve_of_many_alerts_are_all_counted(
+    api: httpx.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CloudWatch takes 100 values of a metric from a line."""
+    alerts = [alert(fingerprint=str(number)) for number in range(201)]
+    send(api, *alerts)
+    capsys.readouterr()
+    assert send(api, *(each | {"status": "resolved", "endsAt": ENDED} for each in alerts)) == [0, 201, 0]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(line["TimeToResolve"]) for line in lines if isinstance(line["TimeToResolve"], list)] == [100, 100]
+    assert sum(isinstance(line["TimeToResolve"], float) for line in lines) == 1
+    assert len({line["request_id"] for line in lines}) == 1
+
+
 def test_alerts_are_not_received_unless_that_is_asked_for() -> None:
     assert not [route for route in TEMPLATE.routes() if route.path == "/alerts"]
     assert [route.key for route in TEMPLATE.routes(Alerts="enabled") if route.path == "/alerts"] == ["POST /alerts"]

@@ -311,7 +311,7 @@ def emulated() -> Iterator[Aws]:
             "TMPDIR": folder,
         }
         with (Path(folder) / "ministack.log").open("wb") as log:
-            command = [str(ROOT / ".venv-aws/bin/python"), "-m", "ministack"]
+            command = [str(ROOT / ".venv-sam/bin/python"), "-m", "ministack"]
             emulator = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:
                 endpoint = f"http://127.0.0.1:{port}"

@@ -167,7 +167,7 @@ def test_a_package_has_all_that_its_function_imports(deployed: Aws) -> None:
         module = properties.Handler.removesuffix(".handler")
         environment = {"PYTHONPATH": f"{build / function}:{build / 'DependenciesLayer' / 'python'}"}
         environment |= template.load().environment(**INTEGRATIONS) | {"AWS_DEFAULT_REGION": "eu-central-1"}
-        runtime = ROOT / ".venv-aws/bin/python"
+        runtime = ROOT / ".venv-sam/bin/python"
         subprocess.run([runtime, "-S", "-c", f"import {module}"], cwd=build, env=environment, check=True)
 
 
