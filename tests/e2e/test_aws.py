@@ -51,6 +51,17 @@ def test_the_source_of_a_key_is_the_source_of_its_reports(deployed: Aws) -> None
         assert bad_input(client.post("/incidents", json=GOOD | {"source": "operator"})) == [["body", "source"]]
 
 
+def test_a_reporter_reads_its_own_incidents_alone(deployed: Aws) -> None:
+    """With comments of others, and as an operator reads them."""
+    with deployed.client() as operator, deployed.client(deployed.make_key("own", "reporter", "partner")) as own:
+        path, foreign = (client.post("/incidents", json=GOOD).headers["Location"] for client in (own, operator))
+        operator.patch(path, json={"status": "resolved", "comment": "Fixed"})
+        for route in ("", "/history"):
+            assert own.get(path + route).json() == operator.get(path + route).json()
+            assert own.get(foreign + route).status_code == own.get(f"/incidents/9999{route}").status_code == 404
+        assert own.get("/incidents").status_code == own.patch(path, json={"comment": "x"}).status_code == 403
+
+
 def test_an_idempotency_key_belongs_to_a_name_and_survives_rotation(deployed: Aws) -> None:
     reported = []
     for name in ("monitor-a", "monitor-a", "monitor-b"):
