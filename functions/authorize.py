@@ -51,7 +51,7 @@ ROLES = {
 """The routes that each role may use, by route key. A route that is not listed is closed to everyone."""
 
 OWN = {"reporter": _READ_ONE}
-"""The routes on which a role reads only what its own name reported. The function decides what that is."""
+"""The routes on which a role reads only incidents that its own name reported, as the function finds out."""
 
 KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 """For `re.fullmatch`: `inc_` and 32 bytes in base64url without padding."""
@@ -89,7 +89,7 @@ def _presented_key(route: str, headers: dict[str, str]) -> str:
     """
     if route in _TELEGRAM:
         return headers.get("x-telegram-bot-api-secret-token", "").strip(" \t")
-    # RFC 9110, sections 5.5 and 11.4: white space around a header's value is no part of it; one or more spaces follow the scheme.
+    # White space around a value is not part of it, and several spaces may follow the scheme (RFC 9110, sections 5.5 and 11.4).
     scheme, _, credentials = headers.get("authorization", "").strip(" \t").partition(" ")
     credentials = credentials.lstrip(" ")
     if scheme.lower() == "bearer":

@@ -1,4 +1,4 @@
-"""POST /incidents: record an incident."""
+"""POST /incidents: create an incident."""
 
 import cold_start  # noqa: F401 (it acts when it is imported)
 
@@ -77,7 +77,7 @@ def create_incident(
         ),
     ] = None,
 ) -> Response[Incident]:
-    """Record an incident; with a key that has been used, answer with the incident that it recorded."""
+    """Create an incident, or return the one that an earlier request with the same key created."""
     incident = Incident.report(new, id=derived_id("idempotency-key", app.caller or "", key) if key else new_id())
     stored = store.add(incident, app.caller)
     headers = {"Location": app.location(stored)}

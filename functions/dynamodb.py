@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict, cast
+from zlib import crc32
 
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CONNECTIONS = 4
-"""Concurrent requests of one function. More would only wait for each other: a function of 512 MB has 0.29 of a processor."""
+"""Concurrent requests of one function. A function of 512 MB has 0.29 of a processor: more would only wait for each other."""
 
 TRANSIENT_CODES = {
     "ExpiredTokenException",
@@ -47,7 +48,7 @@ def connect(
     endpoint: str | None = None,
     read_timeout: float = 2,
 ) -> "DynamoDBClient":
-    """A client of DynamoDB: at the endpoint, or where `AWS_ENDPOINT_URL_DYNAMODB` says, or in the region.
+    """A client of the DynamoDB at the endpoint, by default the one that `AWS_ENDPOINT_URL_DYNAMODB` names, or the region's.
 
     An attempt takes at most 1 + 2 seconds, and the wait before the next one at most 1 and 2 seconds, and 5 more if DynamoDB asks
     for them: three attempts end within 22 seconds, two within 7.
@@ -76,14 +77,17 @@ def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str
     """A successful response, parsed in one go; botocore gets an empty object to parse.
 
     botocore looks up the type of every value in its model of DynamoDB: 40 % of a warm list's CPU time. The result is the same for
-    items without binary values. Errors are left to botocore. A response that is cut short or is no JSON object is marked:
-    botocore would take it for an empty object, and a write for done.
+    items without binary values. Errors are left to botocore. A response that is cut short, damaged or not a JSON object is marked:
+    botocore would take it for an empty object and a write for done, or the last of three damaged ones for good.
     """
-    whole = len(response["body"]) >= int(response["headers"].get("content-length", 0))
+    body, headers = response["body"], response["headers"]
+    whole = len(body) >= int(headers.get("content-length", 0)) and int(
+        headers.get("x-amz-crc32", crc32(body))
+    ) == crc32(body)
     if whole and response["status_code"] != HTTPStatus.OK:
         return {}
     try:
-        parsed = parse(response["body"]) if whole else None
+        parsed = parse(body) if whole else None
     except ValueError:
         parsed = None
     response["body"] = b"{}"
@@ -91,8 +95,8 @@ def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str
 
 
 def _reject_broken_response(parsed: dict[str, object], **_: object) -> None:
-    # Not while it is parsed, where an exception would end botocore's attempts: it compares the body with its checksum, and repeats
-    # the request if they differ.
+    # After the attempts: an exception during parsing would end them, while botocore repeats a request if the checksum of its
+    # response differs.
     if _BROKEN in parsed:
         raise ConnectionClosedError(endpoint_url="dynamodb")
 

@@ -20,7 +20,7 @@ MAX_DESCRIPTION = 10_000
 """Characters (Unicode code points), counted after trimming."""
 
 ID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-"""For `re.fullmatch`: the only form that ids are made in (RFC 9562, section 4)."""
+"""For `re.fullmatch`: the form of every id (RFC 9562, section 4)."""
 
 POSITION_PATTERN = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID_PATTERN}"
 """For `re.fullmatch`: what `Incident.position` looks like."""
@@ -32,7 +32,7 @@ MAX_COMMENTS = 100_000
 """Bytes in UTF-8 of all comments on one incident."""
 
 MAX_CHANGES = 1_000
-"""Changes of one incident. Its history is stored with it, and DynamoDB's items have at most 400 KB."""
+"""Changes to one incident: its history is stored in its item, and DynamoDB limits an item to 400 KB."""
 
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
@@ -78,7 +78,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs"}
 """Unicode's general categories of separators, format characters, and marks that combine with another character."""
 
-# Unicode's Default_Ignorable_Code_Point, then the blanks that it lacks: Braille, Egyptian, and a notehead without a head.
+# Unicode's Default_Ignorable_Code_Point, and blanks that it lacks: Braille, Egyptian hieroglyphs, a null notehead.
 # https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt
 _BLANK = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
@@ -88,7 +88,7 @@ _BLANK = re.compile(
 
 
 def _visible_text(text: str, max_length: int) -> str:
-    # In one function for the order of its steps: pydantic would check the length before it trims.
+    # One function, because pydantic would check the length before trimming.
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
@@ -119,7 +119,7 @@ _TEXT_SCHEMA: "JsonDict" = {"minLength": 1, "pattern": r"^[^\u0000-\u0008\u000b\
 
 
 def readable(text: str) -> str:
-    """The text without what a description may not contain; empty if nothing visible remains."""
+    """The text without characters that a description may not contain; empty if nothing visible remains."""
     text = _CONTROL.sub("", text).encode(errors="replace").decode().strip()
     return text if _has_visible_character(text) else ""
 
@@ -167,7 +167,7 @@ class Incident(BaseModel):
     """A recorded incident."""
 
     model_config = ConfigDict(
-        # A stored item that is not an incident is reported without the description that it may hold.
+        # A validation error of a stored item must not contain its description.
         hide_input_in_errors=True,
         json_schema_extra={"examples": [EXAMPLE, _EXAMPLE_CHANGED]},
     )
@@ -209,7 +209,7 @@ class Incident(BaseModel):
         return (datetime.fromisoformat(self.updated_at) - datetime.fromisoformat(self.created_at)).total_seconds()
 
     def reports_the_same_as(self, other: "Incident") -> bool:
-        """Whether one report can have made both: all that a client reports is the same, but for a status changed since."""
+        """Whether both can stem from one report: they agree in everything that clients report except the status."""
         reported = NewIncident.model_fields.keys() - {"status"}
         return self.model_dump(include=reported) == other.model_dump(include=reported)
 
@@ -237,10 +237,10 @@ def new_id() -> str:
 
 
 def derived_id(kind: str, *parts: str) -> str:
-    """The one id that belongs to these parts, none of which contains a line feed.
+    """The id that always belongs to these parts, none of which may contain a line feed.
 
-    For those who report once more what they may have reported before. Neither the kind nor the parts may ever change: a retry
-    that crosses the change would record its incident twice.
+    It makes repeated reports safe. Neither the kind nor the parts may ever change: a retry across the change would create a second
+    incident.
     """
     return str(uuid5(uuid5(NAMESPACE_URL, f"urn:incident-api:{kind}"), "\n".join(parts)))
 

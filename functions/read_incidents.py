@@ -43,7 +43,7 @@ Cursor = Annotated[str, AfterValidator(_position)]
 
 def _time(text: str) -> str:
     try:
-        # A "+" that the client did not encode arrives as a space; only an offset may have one so late.
+        # A "+" that the client did not encode arrives as a space, which nothing but an offset may contain at this place.
         return parse_time(re.sub(r" (?=\d\d:\d\d$)", "+", text))
     except ValueError:
         raise PydanticCustomError(
@@ -161,7 +161,7 @@ Body = TypeVar("Body")
 
 
 def _unless_known(if_none_match: str, body: Body, version: int) -> Response[Body]:
-    """The body and its ETag, or a 304 where the client has this version (RFC 9110, section 13.1.2)."""
+    """The body with its ETag, or a 304 if the client has this version (RFC 9110, section 13.1.2)."""
     headers = {"ETag": etag(version)}
     known = re.findall(r'"[^"]*"|^\*$', if_none_match)  # a list, compared without regard to weakness
     if etag(version) in known or "*" in known:

@@ -1,7 +1,7 @@
 """The incidents' table: the only module that knows an incident's item.
 
-A function of this module that returns has DynamoDB's acknowledgement. One that raises `Unavailable` has not, though
-what it asked for may have been done; it is safe to ask again.
+A function returns once DynamoDB has acknowledged the request. If it raises `Unavailable`, the write may or may not have been
+made, and the call can be repeated.
 """
 
 import os
@@ -46,7 +46,7 @@ INDEX = "by-status"
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
 SPARE = 4
-"""Incidents that a partition is asked for beyond its fair share of a page: fewer pages then need a second round."""
+"""Incidents requested from a partition beyond its fair share of a page, so that fewer pages need a second round of queries."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,7 +57,7 @@ _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
 
 @translate_errors()
 def add(incident: Incident, by: str | None) -> Incident:
-    """Record an incident that `by` reports, unless one with its id is stored; return the one that is now stored."""
+    """Store an incident that `by` reports, unless its id is taken; return the incident that is stored under the id."""
     try:
         client.put_item(
             TableName=TABLE,
@@ -74,7 +74,7 @@ def add(incident: Incident, by: str | None) -> Incident:
 def get(id: str, reporter: str | None = None) -> Incident:
     """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`.
 
-    Where a `reporter` is given, no incident is found that somebody else reported.
+    With a `reporter`, incidents that somebody else reported are not found.
     """
     item = _read(id, "incident, history[0]" if reporter else "incident")
     if reporter and _plain(item["history"]["L"][0]).get("by") != reporter:
@@ -84,7 +84,7 @@ def get(id: str, reporter: str | None = None) -> Incident:
 
 @translate_errors()
 def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
-    """An incident and its `history`, both of the same moment. Raises `IncidentNotFound`."""
+    """An incident and its history, oldest version first, read at once. Raises `IncidentNotFound`."""
     stored = _read(id, "incident, history")
     incident = _incident(stored)
     entries = stored["history"]["L"]
@@ -93,7 +93,7 @@ def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
 
 
 def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
-    """The versions from the first one on. A comment alone is stored without the status, which an update does not know."""
+    """The versions, the first of which has this number. A comment alone is stored without a status, unknown to an update."""
     known: dict[str, object] = {"by": None, "comment": None}
     for version, entry in enumerate(entries, first):
         values = _plain(entry)
@@ -112,12 +112,12 @@ def _read(id: str, attributes: str) -> "Item":
 def change(
     id: str, change: Change, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
 ) -> tuple[Incident, Incident | None]:
-    """Have `by` change an incident; return it as it now stands, and as it was before, or None if this call changed nothing.
+    """Change an incident on behalf of `by`; return its present state, and its previous one, or None if nothing was changed.
 
-    An incident that has the status already, or whose last version is this comment by the same caller, is left as it is: an earlier
-    attempt of the same request may have succeeded. So is one that has none of the statuses `only_from`, where any are given.
-    Otherwise, where a `version` is given and the incident has another one, raises `VersionConflict`; beyond what an incident takes,
-    `TooManyChanges` or `TooManyComments`. Raises `IncidentNotFound`.
+    Nothing is changed if the incident already has the status and its last version is this comment by the same caller: an earlier
+    attempt of the request has succeeded. The same if its status is none of `only_from`, unless that is empty. Raises
+    `VersionConflict` if the incident does not have the given version, `TooManyChanges` and `TooManyComments` at its limits, and
+    `IncidentNotFound`.
     """
     time = now()
     while True:
@@ -137,7 +137,7 @@ def change(
             raise TooManyChanges
         if change.comment and int(item["comment_bytes"]["N"]) > _room_for(change.comment):
             raise TooManyComments
-        time = incident.updated_at  # this clock is behind the one that made the last change
+        time = incident.updated_at  # this clock is behind the one of the last change
 
 
 def _change(
@@ -166,7 +166,7 @@ def _change(
         sets += ["incident.#status = :status", "status_shard = :shard"]
         values |= {":status": {"S": change.status}, ":shard": {"S": _status_shard(change.status, id)}}
     if change.comment:
-        # Of the last version: an expression cannot name the last element of a list.
+        # An attribute of its own, because an expression cannot name the last element of a list.
         another_comment = "NOT latest_comment = :comment"
         takes_comment = "(attribute_not_exists(comment_bytes) OR comment_bytes <= :room)"
         news.append(another_comment)
@@ -210,14 +210,14 @@ def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":
 
 
 def _room_for(comment: str) -> int:
-    """The most bytes that the comments before may have."""
+    """The most bytes that the earlier comments may have."""
     return MAX_COMMENTS - len(comment.encode())
 
 
 class Bounds(NamedTuple):
-    """A range of the index: the positions from `since` on, and before `before`. An empty bound is none.
+    """A range of the index: `since` is inclusive, `before` exclusive, and an empty string is no bound.
 
-    A time in the format of `Incident.created_at` stands before the positions of its millisecond.
+    Each is a position, or a time in the format of `Incident.created_at`, which precedes the positions of its millisecond.
     """
 
     since: str = ""
@@ -225,15 +225,15 @@ class Bounds(NamedTuple):
 
     @property
     def first(self) -> str:
-        """The lower bound of a BETWEEN, which includes it."""
+        """The lower bound of a BETWEEN."""
         return self.since or "0"  # before every year
 
     @property
     def last(self) -> str:
-        """The upper bound of a BETWEEN, which includes it: no position is between this and `before`."""
+        """The upper bound of a BETWEEN, which is inclusive: no position lies between this and `before`."""
         if not self.before:
             return "A"  # after every year
-        # Positions are equally long: one that precedes another ends, at the latest, in the preceding character.
+        # Positions have one length, so the greatest one below another differs from it in the last character at the latest.
         return self.before[:-1] + chr(ord(self.before[-1]) - 1)
 
 
@@ -262,7 +262,7 @@ def _query(status_shard: str, bounds: Bounds, limit: int) -> "QueryInputTypeDef"
         "TableName": TABLE,
         "IndexName": INDEX,
         "KeyConditionExpression": "status_shard = :shard AND #position BETWEEN :first AND :last",
-        # Without the index's own attributes, which would be parsed in vain.
+        # Not the index's keys, which nothing reads.
         "ProjectionExpression": "incident",
         "ExpressionAttributeNames": {"#position": "position"},
         "ExpressionAttributeValues": {
@@ -276,8 +276,8 @@ def _query(status_shard: str, bounds: Bounds, limit: int) -> "QueryInputTypeDef"
 
 
 def _pages(queries: "Sequence[QueryInputTypeDef]") -> "list[QueryOutputTypeDef]":
-    # urllib3 loads all root certificates for each new connection: 14 ms of CPU time, and some 50 ms of a function's at
-    # 512 MB. Few queries are faster one after the other on the same connection.
+    # Each new connection loads all root certificates: 14 ms of CPU time, some 50 ms at 512 MB. A few queries are faster in
+    # sequence, over one connection.
     ask = map if len(queries) <= CONNECTIONS else _threads.map
     return list(ask(_page, queries))
 
@@ -293,12 +293,12 @@ def _next_queries(
     found: Sequence[Incident],
     limit: int,
 ) -> "list[QueryInputTypeDef]":
-    """The queries for the rest of those partitions whose next incident may still be among the newest `limit`."""
+    """The next queries, for the partitions whose remaining incidents may be among the newest `limit`."""
     positions = [incident.position for incident in found]
     following: list[QueryInputTypeDef] = []
     for query, page in zip(queries, pages, strict=True):
         if last := page.get("LastEvaluatedKey"):
-            # No incident can come before those found down to the partition's last one; it may fill the places after them.
+            # The partition's remaining incidents are older than its last one, so they can only fill the places after it.
             open_places = limit - sum(position >= last["position"]["S"] for position in positions)
             if open_places:
                 following.append({**query, "Limit": open_places, "ExclusiveStartKey": last})
@@ -306,7 +306,7 @@ def _next_queries(
 
 
 def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
-    """The item that a failed condition met: with ALL_OLD, it comes with the error. Raises `IncidentNotFound` without one."""
+    """The item that did not meet a condition: ALL_OLD returns it with the error. Raises `IncidentNotFound` if there is none."""
     response = cast("GetItemOutputTypeDef", error.response)
     if "Item" not in response:
         raise IncidentNotFound
@@ -314,9 +314,9 @@ def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], BaseException | None]:
-    """Do the work for each of the items; return the results, and the first error, after which no other work is begun.
+    """Work on the items in threads; return the results and the first error, after which no more items are begun.
 
-    When this returns, none of the work goes on: Lambda stops threads between requests, and wakes them in another.
+    No thread is still working when this returns: Lambda freezes threads between requests and resumes them in another one.
     """
     failed = Event()
 
@@ -358,7 +358,7 @@ def _status_shard(status: Status, id: str) -> str:
 
 
 def _entry(at: str, by: str | None, status: Status | None, comment: str | None = None) -> "AttributeValueTypeDef":
-    # Its version is its place in the list: an update does not know the version that it makes.
+    # Without its version, which is its place in the list: an update does not know the version that it creates.
     entry = {"at": at, "by": by, "status": status, "comment": comment}
     return _map({name: value for name, value in entry.items() if value})
 
@@ -374,5 +374,5 @@ def _map(values: Mapping[str, str | int]) -> "AttributeValueTypeDef":
 
 
 def _plain(stored: "AttributeValueTypeDef") -> dict[str, object]:
-    # Each value is a dictionary of one entry, from the type's letter to the value as text.
+    # DynamoDB's JSON: each value is a dictionary with one entry, such as {"S": "open"}.
     return {name: next(iter(value.values())) for name, value in stored["M"].items()}

@@ -40,7 +40,7 @@ def test_basic_carries_a_key_as_well(deployed: Aws) -> None:
 def test_a_revoked_key_is_good_only_where_the_gateway_repeats_its_answer(deployed: Aws) -> None:
     with deployed.client(deployed.make_key("leaving", "observer")) as client:
         assert answer(client, "GET /incidents")[0] == 200
-        deployed.make("revoke", "NAME=leaving")
+        deployed.make("revoke", "NAME=leaving", "YES=1")
         assert answer(client, "GET /incidents")[0] == 200, "the gateway asks for each request"
         assert answer(client, "GET /incidents/{id}") == FORBIDDEN
 
@@ -82,11 +82,11 @@ def test_of_two_keys_of_one_name_one_can_be_revoked_or_both(deployed: Aws) -> No
 
     old, new = (deployed.make_key("rotating", "observer") for _ in range(2))
     assert len(created()) == 2
-    deployed.make("revoke", "NAME=rotating", f"CREATED={created()[0]}")
+    deployed.make("revoke", "NAME=rotating", f"CREATED={created()[0]}", "YES=1")
     with deployed.client(old) as before, deployed.client(new) as after:
         assert answer(before, "GET /incidents") == FORBIDDEN
         assert answer(after, "GET /incidents")[0] == 200
-    deployed.make("revoke", "NAME=rotating")
+    deployed.make("revoke", "NAME=rotating", "YES=1")
     assert created() == []
 
 
