@@ -45,7 +45,7 @@ def test_a_skip_passes_elsewhere(tmp_path: Path) -> None:
     assert "1 skipped" in ran.stdout
 
 
-def test_a_failure_that_an_emulator_is_known_for_is_no_skip(tmp_path: Path) -> None:
+def test_a_known_emulator_gap_is_not_a_skip(tmp_path: Path) -> None:
     ran = run(tmp_path, EXPECTED_FAILURE, {"CI": "true"})
     assert ran.returncode == 0
     assert "1 xfailed" in ran.stdout

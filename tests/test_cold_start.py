@@ -119,7 +119,7 @@ def test_the_garbage_collector_runs_once_a_function_is_imported(packages: Path, 
     assert imported.collections < 10  # after the imports; without the module it is more than 100
 
 
-def test_the_layers_model_of_dynamodb_has_what_the_functions_may_do() -> None:
+def test_the_layers_model_has_every_permitted_operation() -> None:
     allowed = set(re.findall(r"\bdynamodb:(\w+)", (ROOT / "template.yaml").read_text()))
     # IAM has the actions of DynamoDB Streams, which Lambda takes for a function, under the same prefix.
     known = set(botocore.session.get_session().get_service_model("dynamodb").operation_names)

@@ -111,7 +111,7 @@ def test_a_parameter_with_a_surrogate_in_its_name_is_named() -> None:
 
 
 @pytest.mark.parametrize("body", [{"body": "e30=!", "isBase64Encoded": True}, {"body": '{"a": "\ud800"}'}])
-def test_a_body_that_is_neither_base64_nor_utf_8_is_a_400(body: Event) -> None:
+def test_a_body_in_invalid_base64_or_utf_8_is_a_400(body: Event) -> None:
     event = http_event("POST", "/incidents", route_key="POST /incidents") | body
     assert answer_of("create_incident", event)[0] == 400
 
@@ -143,7 +143,7 @@ def test_an_idempotency_key_belongs_to_the_callers_name() -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_key_that_is_bound_to_a_source_stands_for_it() -> None:
+def test_a_bound_key_supplies_the_source() -> None:
     partner: Event = {"caller": "partner-x", "source": "partner"}
     for new in (NEW, NEW | {"source": "partner"}):
         status, incident = call("create_incident", "POST /incidents", new, partner)
@@ -186,7 +186,7 @@ def test_the_history_names_the_callers() -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_an_api_that_is_mounted_below_a_path_links_to_that_path() -> None:
+def test_links_keep_the_path_of_an_api_mapping() -> None:
     """Behind a custom domain with an API mapping, `rawPath` begins with the mapping's path, and `routeKey` does not."""
     headers = {"host": "api.example.com", "x-forwarded-proto": "https, http"}  # the second by a proxy on the way
     for _ in range(2):

@@ -82,7 +82,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         ("X", "Reporter", "Chat", ["NAME", "ROLE", "SOURCE"]),
     ],
 )
-def test_a_bad_name_role_or_source_is_named_and_aws_is_not_asked(
+def test_bad_arguments_are_named_without_asking_aws(
     command: Command, name: str, role: str, source: str, wrong: list[str]
 ) -> None:
     # Without credentials: asking AWS would be another error.

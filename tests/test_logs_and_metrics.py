@@ -58,7 +58,7 @@ def test_every_request_is_one_line_and_what_happened_is_counted() -> None:
 
 
 @pytest.mark.usefixtures("dynamodb")  # without a table
-def test_a_request_that_ends_in_an_exception_is_logged_with_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_is_logged_by_its_type(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/incidents/00000000-0000-4000-8000-000000000000"
     assert Client(Gateway()).get(path, environ_base={"REMOTE_ADDR": "127.0.0.1"}).status_code == 500
     line = json.loads(capsys.readouterr().out)

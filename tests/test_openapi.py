@@ -49,7 +49,7 @@ def test_the_document_has_the_routes_of_the_template() -> None:
     }
 
 
-def test_every_operation_needs_an_access_key_in_the_header_that_its_authorizer_reads() -> None:
+def test_every_operation_documents_how_its_key_is_sent() -> None:
     operations = json.loads(openapi.PATH.read_text())["paths"]
     authorizers = {
         (event.Properties["Method"], event.Properties["Path"]): event.Properties.get("Auth")

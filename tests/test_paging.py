@@ -240,7 +240,7 @@ UNEVEN = [Status.CLOSED] * 100
     ("shards", "stored", "rounds", "threads"),
     [(1, EVEN, 1, {1}), (1, UNEVEN, 2, {1}), (16, EVEN, 2, {2, 3, 4, 5}), (16, UNEVEN, 2, {2, 3, 4, 5})],
 )
-def test_a_list_asks_each_partition_for_its_part_of_the_page(
+def test_a_list_asks_each_partition_for_its_share(
     api: httpx.Client,
     clock: Clock,
     set_shards: Callable[[int], None],

@@ -61,7 +61,7 @@ def test_an_incident_is_listed_under_its_new_status_alone(api: httpx.Client) -> 
     assert api.get("/incidents?status=resolved").json() == [changed]
 
 
-def test_a_page_holds_50_incidents_unless_the_request_says_otherwise(api: httpx.Client) -> None:
+def test_a_page_has_50_incidents_by_default(api: httpx.Client) -> None:
     for _ in range(51):
         report(api)
     assert [len(page) for page in follow(api, "/incidents")] == [50, 1]
@@ -275,7 +275,7 @@ def test_an_unknown_id_is_a_404(api: httpx.Client, id: str) -> None:
     assert_problem(api.get(f"/incidents/{id}"), 404)
 
 
-def test_an_id_with_a_line_feed_behind_it_is_another_id(api: httpx.Client) -> None:
+def test_an_id_with_a_trailing_line_feed_is_unknown(api: httpx.Client) -> None:
     path = f"/incidents/{report(api)['id']}"
     assert_problem(api.get(f"{path}%0A"), 404)
     assert_problem(api.patch(f"{path}%0A", json={"status": "closed"}), 404)

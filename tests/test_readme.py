@@ -273,7 +273,7 @@ def test_the_api_takes_what_monitoring_systems_send(
 
 
 @pytest.mark.parametrize(("name", "title"), [('Касса "1"', 'Касса "1"'), ("", "Alert 9d6a")])
-def test_an_alert_of_healthchecks_is_resolved_when_the_check_is_up(api: httpx.Client, name: str, title: str) -> None:
+def test_a_healthchecks_alert_is_resolved_by_its_recovery(api: httpx.Client, name: str, title: str) -> None:
     down = healthchecks(ALERT, name)
     up = healthchecks(ALERT.replace("firing", "resolved"), name, now="2026-11-27T10:05:00+00:00")
     for body in (down, up):

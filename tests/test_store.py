@@ -13,9 +13,7 @@ from incident import MAX_CHANGES, MAX_COMMENT, MAX_COMMENTS, Status
 from tests.steps import assert_problem, report
 
 
-def test_each_operation_is_one_request_and_a_list_one_for_each_status(
-    api: httpx.Client, dynamodb_calls: list[str]
-) -> None:
+def test_an_operation_is_one_request_and_a_list_one_per_status(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     def asked_by(
         method: str, path: str, json: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> list[str]:
@@ -38,9 +36,7 @@ def test_each_operation_is_one_request_and_a_list_one_for_each_status(
     assert asked_by("GET", "/incidents?status=open,closed,open") == ["Query"] * 2
 
 
-def test_an_unknown_id_is_asked_for_once_and_a_malformed_one_never(
-    api: httpx.Client, dynamodb_calls: list[str]
-) -> None:
+def test_malformed_ids_are_never_looked_up(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     api.get(f"/incidents/{unknown}")
     api.patch(f"/incidents/{unknown}", json={"status": "closed"})
@@ -96,7 +92,7 @@ def test_botocore_has_nothing_left_to_parse(api: httpx.Client) -> None:
         ("status=open,closed&limit=1", [2] * 2),
     ],
 )
-def test_a_query_asks_for_no_more_than_its_part_of_the_page(
+def test_a_query_asks_for_its_share_of_the_page(
     api: httpx.Client, sent: list[dict[str, JsonValue]], query: str, limits: list[int]
 ) -> None:
     """A Query is charged for what it reads."""
@@ -119,7 +115,7 @@ def test_an_empty_range_is_not_asked_for(api: httpx.Client, dynamodb_calls: list
     assert dynamodb_calls == []
 
 
-def test_the_incidents_of_a_status_are_spread_over_the_shards_by_id(
+def test_incidents_are_spread_over_the_shards_by_id(
     api: httpx.Client, dynamodb: DynamoDBClient, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "SHARDS", 4)
@@ -147,7 +143,7 @@ def overwrite(dynamodb: DynamoDBClient, table: str, id: str, update: str, **valu
     )
 
 
-def test_an_item_that_is_no_incident_is_reported_without_its_description(
+def test_a_damaged_item_is_reported_without_its_description(
     api: httpx.Client, dynamodb: DynamoDBClient, table: str
 ) -> None:
     incident = report(api, "a secret")

@@ -113,7 +113,7 @@ def test_a_body_is_held_to_the_rules_of_create(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("if_match", ['"1"', "*"])
-def test_a_change_of_the_version_at_hand_is_made(api: httpx.Client, if_match: str) -> None:
+def test_a_change_with_the_current_version_is_made(api: httpx.Client, if_match: str) -> None:
     path = f"/incidents/{report(api)['id']}"
     response = api.patch(path, json=CLOSED, headers={"If-Match": if_match})
     assert (response.status_code, response.json()["version"]) == (200, 2)
@@ -127,7 +127,7 @@ def test_a_change_of_another_version_is_a_412(api: httpx.Client, if_match: str) 
     assert api.get(path).json() == changed
 
 
-def test_a_repeated_change_of_a_version_is_answered_as_the_first_was(api: httpx.Client) -> None:
+def test_a_repeated_change_gets_the_same_response(api: httpx.Client) -> None:
     path = f"/incidents/{report(api)['id']}"
     first, again = (api.patch(path, json=CLOSED, headers={"If-Match": '"1"'}) for _ in range(2))
     assert (first.status_code, again.status_code) == (200, 200)
@@ -136,7 +136,7 @@ def test_a_repeated_change_of_a_version_is_answered_as_the_first_was(api: httpx.
 
 
 @pytest.mark.parametrize("if_match", ["", "1", '"0"', '"x"', 'W/"1"', '"1", "2"', '"1e1"', '"1234567890123456789"'])
-def test_an_if_match_that_is_no_etag_of_ours_is_a_422(api: httpx.Client, if_match: str) -> None:
+def test_an_invalid_if_match_is_a_422(api: httpx.Client, if_match: str) -> None:
     incident = report(api)
     response = api.patch(f"/incidents/{incident['id']}", json=CLOSED, headers={"If-Match": if_match})
     assert bad_input(response) == [["header", "if-match"]]
@@ -193,7 +193,7 @@ def test_what_differs_from_the_last_version_is_a_change(api: httpx.Client) -> No
     assert [api.patch(path, json=change).json()["version"] for change in changes] == [2, 3, 4, 5, 6, 7]
 
 
-def test_a_comment_is_held_to_the_version_it_is_meant_for(api: httpx.Client) -> None:
+def test_a_comment_respects_if_match(api: httpx.Client) -> None:
     path = f"/incidents/{report(api)['id']}"
     api.patch(path, json={"comment": "Called"})
     assert_problem(api.patch(path, json={"comment": "Fixed"}, headers={"If-Match": '"1"'}), 412)

@@ -153,9 +153,7 @@ def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager
     local.wait_for_histories(group, ["open", "resolved"], ["open"])
 
 
-def test_an_end_that_is_named_as_the_start_resolves_the_incident(
-    local: Api, alertmanager: Alertmanager, group: str
-) -> None:
+def test_an_end_sent_as_the_start_resolves_the_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
     """What Alertmanager sends of an alert that is posted twice before a flush: the second time, without a start."""
     alertmanager.post(alert(group, "1", ago(60)))
     local.wait_for_histories(group, ["open"])
@@ -169,7 +167,7 @@ def test_an_end_that_is_named_as_the_start_resolves_the_incident(
     assert local.histories(group) == [["open", "resolved"]]
 
 
-def test_what_is_reported_while_dynamodb_fails_is_stored_when_it_is_back(
+def test_alerts_sent_while_dynamodb_fails_are_stored_later(
     serve: Callable[["WSGIApplication"], str],
     database: str,
     group: str,

@@ -92,7 +92,7 @@ def test_a_life_leaves_its_incidents(api: httpx.Client, told: list[Told], expect
     assert [incident["status"] for incident in reversed(api.get("/incidents").json())] == expected
 
 
-def test_what_fires_after_a_clock_was_set_right_is_an_incident(api: httpx.Client) -> None:
+def test_an_alert_after_a_corrected_clock_is_an_incident(api: httpx.Client) -> None:
     ahead = written(AHEAD)
     for each in (fires(ahead), ends(ahead, datetime.now(UTC).isoformat())):
         api.post("/alerts", json={"alerts": [each.alert("a")]})

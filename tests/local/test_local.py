@@ -241,7 +241,7 @@ def test_a_damaged_database_is_told_and_left_alone(run_local: RunLocal) -> None:
     assert len(every_incident(run_local().client)) == 20
 
 
-def test_a_journal_that_cannot_be_read_is_told_again_and_again(tmp_path: Path) -> None:
+def test_an_unreadable_journal_is_reported_at_every_start(tmp_path: Path) -> None:
     journal = write_old(tmp_path / "data", old_item(1), "not an incident")
     for _ in range(2):
         told = start("--data", str(tmp_path / "data"))
@@ -292,7 +292,7 @@ def executable(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_the_sam_cli_does_not_get_what_the_shell_has_set(tmp_path: Path, how: int) -> None:
+def test_the_sam_cli_ignores_the_shells_aws_settings(tmp_path: Path, how: int) -> None:
     executable(tmp_path / "docker", """#!/bin/sh\necho '[{"Gateway": "127.0.0.1"}]'\n""")
     # A SAM CLI that builds at once, says what it was started with, and serves until it is told to end.
     executable(

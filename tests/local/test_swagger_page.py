@@ -146,7 +146,7 @@ def test_the_page_needs_no_network(browser: Browser, api: httpx.Client) -> None:
     assert [url for url in asked if not url.startswith((f"{api.base_url}/", "data:"))] == []
 
 
-def test_the_document_is_of_this_origin_and_asks_for_no_access_key(api: httpx.Client) -> None:
+def test_the_local_document_needs_no_access_key(api: httpx.Client) -> None:
     response = api.get("/openapi.json")
     document = response.json()
     assert response.headers["Content-Type"] == "application/json"

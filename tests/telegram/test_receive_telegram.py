@@ -98,7 +98,7 @@ def deliver_to_function(update: Fields | str, authorizer: dict[str, object] | No
 # ---- reports
 
 
-def test_a_report_is_recorded_and_answered_with_its_status_id_and_buttons(api: httpx.Client, chat: Chat) -> None:
+def test_a_report_is_answered_with_its_incident_and_buttons(api: httpx.Client, chat: Chat) -> None:
     answer = sent(deliver(api, chat.message(f"/incident {REPORT}", fields={"message_id": 7})))
     (incident,) = listed(api)
     assert (incident["description"], incident["source"], incident["status"]) == (REPORT, "operator", "open")
@@ -172,7 +172,7 @@ def test_a_caption_that_begins_with_the_command_is_a_report(
         {"text": f"/incident: {REPORT}"},
     ],
 )
-def test_the_command_in_reply_to_a_message_reports_that_message_once(
+def test_the_command_as_a_reply_reports_that_message_once(
     api: httpx.Client, chat: Chat, reported: dict[str, object]
 ) -> None:
     message = chat.written(by=BORIS, fields=reported)
@@ -184,7 +184,7 @@ def test_the_command_in_reply_to_a_message_reports_that_message_once(
     assert history(api, incident["id"]) == [("open", "telegram:11 Анна Петрова")]
 
 
-def test_a_text_of_its_own_is_reported_and_not_the_message_replied_to(api: httpx.Client, chat: Chat) -> None:
+def test_the_commands_own_text_takes_precedence_over_the_reply(api: httpx.Client, chat: Chat) -> None:
     sent(deliver(api, chat.message(f"/incident {REPORT}", fields={"reply_to_message": chat.written("Доброе утро")})))
     assert [incident["description"] for incident in listed(api)] == [REPORT]
 
@@ -224,7 +224,7 @@ def test_the_command_alone_is_answered_with_how_to_use_it(
 
 
 @pytest.mark.parametrize("text", ["\u2800", "\u200b\u200d", "x\x00", "\x1b[31m"])
-def test_a_text_that_is_no_report_is_answered_with_a_sentence(api: httpx.Client, chat: Chat, text: str) -> None:
+def test_an_invalid_report_is_answered_with_the_reason(api: httpx.Client, chat: Chat, text: str) -> None:
     assert sent(deliver(api, chat.message(f"/incident {text}"))).text == messages.RUSSIAN.not_a_report
     assert listed(api) == []
 
@@ -237,7 +237,7 @@ def test_an_answer_goes_to_the_topic_of_the_message(api: httpx.Client, chat: Cha
 
 
 @pytest.mark.usefixtures("table")
-def test_a_key_that_is_bound_to_a_source_reports_as_that_source(chat: Chat) -> None:
+def test_the_bot_reports_as_the_source_of_its_key(chat: Chat) -> None:
     update = chat.message(f"/incident {REPORT}")
     sent(deliver_to_function(update, {"lambda": {"caller": "telegram", "source": "partner"}}))
     assert [incident.source for incident in store.newest([Status.OPEN], 10)] == [Source.PARTNER]
@@ -296,7 +296,7 @@ def test_the_same_number_in_two_chats_is_two_messages(api: httpx.Client) -> None
 # ---- buttons
 
 
-def test_a_button_changes_the_status_and_the_message_says_who_did_it(api: httpx.Client, chat: Chat) -> None:
+def test_a_button_sets_the_status_and_shows_who_did(api: httpx.Client, chat: Chat) -> None:
     incident_id, below = record(api, chat)
     answer = edited(deliver(api, chat.tap(below["В работу"], BORIS, message_id=77)))
     incident = api.get(f"/incidents/{incident_id}").json()
@@ -323,7 +323,7 @@ def test_every_status_is_one_tap_away_from_every_other(api: httpx.Client, chat: 
         assert {data.partition(":")[0] for data in below.values()} == {*Status, "refresh"} - {status}
 
 
-def test_who_comes_second_is_told_who_was_faster_and_changes_nothing(api: httpx.Client, chat: Chat) -> None:
+def test_a_tap_on_an_outdated_message_changes_nothing(api: httpx.Client, chat: Chat) -> None:
     incident_id, below = record(api, chat)
     deliver(api, chat.tap(below["В работу"], BORIS))
     changed = api.get(f"/incidents/{incident_id}").json()
@@ -337,7 +337,7 @@ def test_who_comes_second_is_told_who_was_faster_and_changes_nothing(api: httpx.
     assert [status for status, _ in history(api, incident_id)] == ["open", "in_progress", "closed"]
 
 
-def test_who_comes_second_with_the_same_status_sees_who_set_it(api: httpx.Client, chat: Chat) -> None:
+def test_a_second_tap_for_the_same_status_shows_the_first(api: httpx.Client, chat: Chat) -> None:
     incident_id, below = record(api, chat)
     deliver(api, chat.tap(below["В работу"], BORIS))
     assert "Статус: в работе, Boris" in text(edited(deliver(api, chat.tap(below["В работу"], ANNA))))
@@ -351,7 +351,7 @@ def test_a_change_through_the_api_is_told_as_well(api: httpx.Client, chat: Chat)
     assert "Статус: решён\n" in text(edited(deliver(api, chat.tap(below["Обновить"]))))
 
 
-def test_a_message_that_is_up_to_date_is_left_as_it_is(api: httpx.Client, chat: Chat) -> None:
+def test_refreshing_an_unchanged_message_is_an_alert(api: httpx.Client, chat: Chat) -> None:
     _, below = record(api, chat)
     assert alerted(deliver(api, chat.tap(below["Обновить"]))) == messages.RUSSIAN.up_to_date
 
@@ -366,7 +366,7 @@ def test_a_button_of_another_form_changes_nothing(api: httpx.Client, chat: Chat,
 
 
 @pytest.mark.parametrize("action", [*Status, "refresh"])
-def test_a_button_of_an_incident_that_is_gone_is_an_alert(api: httpx.Client, chat: Chat, action: str) -> None:
+def test_a_button_of_an_unknown_incident_is_an_alert(api: httpx.Client, chat: Chat, action: str) -> None:
     assert alerted(deliver(api, chat.tap(f"{action}:{UNKNOWN}:1"))) == messages.RUSSIAN.not_found
     assert listed(api) == []
 
@@ -522,14 +522,14 @@ def test_a_reply_that_cannot_be_stored_says_why(api: httpx.Client, chat: Chat, m
 # ---- repetitions
 
 
-def test_the_same_report_ten_times_is_one_incident_and_one_kind_of_answer(api: httpx.Client, chat: Chat) -> None:
+def test_a_repeated_report_is_one_incident(api: httpx.Client, chat: Chat) -> None:
     update = chat.message(f"/incident {REPORT}")
     answers = [sent(deliver(api, update)) for _ in range(10)]
     assert len({answer.text for answer in answers}) == 1
     assert len(listed(api)) == 1
 
 
-def test_the_same_tap_ten_times_is_one_change_and_one_kind_of_answer(api: httpx.Client, chat: Chat) -> None:
+def test_a_repeated_tap_is_one_change(api: httpx.Client, chat: Chat) -> None:
     incident_id, below = record(api, chat)
     update = chat.tap(below["В работу"])
     assert len({text(edited(deliver(api, update))) for _ in range(5)}) == 1
@@ -556,7 +556,7 @@ TAPS = [
 @given(order=st.lists(st.none() | st.sampled_from(TAPS), max_size=12))
 @example([None, TAPS[0], TAPS[2], None, *TAPS, TAPS[4], None, *TAPS])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_in_any_order_and_number_a_report_is_one_incident_and_a_tap_one_change(
+def test_repeated_reports_and_taps_in_any_order_count_once(
     dynamodb: DynamoDBClient, order: list[tuple[int, str, Fields, str] | None]
 ) -> None:
     """None stands for the report."""
@@ -589,7 +589,7 @@ def commands(text: str) -> list[str]:
     return re.findall(r"^/incident_[0-9a-f]{32}$", text, re.MULTILINE)
 
 
-def test_a_list_has_what_is_open_or_in_progress_newest_first(api: httpx.Client, chat: Chat) -> None:
+def test_a_list_has_active_incidents_newest_first(api: httpx.Client, chat: Chat) -> None:
     first, second = record(api, chat, "Точка не\nотвечает ")[0], record(api, chat, "Отчёт не выгрузился")[0]
     closed, _ = record(api, chat, "Закрытый")
     api.patch(f"/incidents/{closed}", json={"status": "closed"})
@@ -619,7 +619,7 @@ def test_a_list_of_nothing_says_so(api: httpx.Client, chat: Chat) -> None:
     ],
     ids=["short-ru", "long-en", "emoji-ru", "short-en", "long-ru", "emoji-en"],
 )
-def test_a_list_has_as_many_as_fit_and_leads_to_the_rest(
+def test_a_long_list_leads_to_the_rest(
     api: httpx.Client, chat: Chat, description: str, by: Fields, number: int
 ) -> None:
     ids = [store.add(open_incident(description), None).id for _ in range(number)]
@@ -878,7 +878,7 @@ def test_every_alert_fits(words: messages.Words) -> None:
 
 
 @pytest.mark.parametrize("words", [messages.ENGLISH, messages.RUSSIAN])
-def test_no_message_has_room_for_all_that_a_list_asks_for(words: messages.Words) -> None:
+def test_a_list_never_fits_all_that_it_asks_for(words: messages.Words) -> None:
     shortest = open_incident("x").model_copy(update={"created_at": (datetime.now(UTC) - timedelta(days=1)).isoformat()})
     assert "/incidents_" in messages.list_text(words, [shortest] * messages.MAX_LISTED)
 

@@ -24,7 +24,7 @@ def programs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_commands_set_the_webhook_with_a_key_of_its_own(programs: Path) -> None:
+def test_the_printed_commands_set_the_webhook_with_its_key(programs: Path) -> None:
     from aiogram.methods import SetWebhook  # here, as in tests/telegram.py
 
     ran = subprocess.run(
