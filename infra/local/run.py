@@ -38,13 +38,13 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         database.attach()
         log_file = (data / "functions.log").open("ab", buffering=0)
         gateway = Gateway(_Log(log_file, encoding="utf-8", write_through=True), **parameters)
+        # From here on signals wait for sigwait: none reaches a thread of the server, or interrupts a line of this program.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         server = Server(gateway, port)
     except (DataFolderError, template.TemplateError) as error:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
-    # From here on signals wait for sigwait: none interrupts a request, or a line of this program.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # Before a function runs, which takes the standard output for itself. The port accepts connections already.
     print(f"The API answers on http://localhost:{server.port}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
