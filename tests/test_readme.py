@@ -203,15 +203,18 @@ METRICS = section(OPERATING, "Monitoring").partition("**Metrics**")[2].partition
 
 
 def test_the_deployment_page_names_every_metric_of_the_dashboard() -> None:
-    shown = re.findall(r'MetricName=\\"(\w+)|"\$\{MetricsNamespace\}", "(\w+)"', MONITORING)
+    searched = r'MetricsNamespace\}\\" MetricName=\\"(\w+)|"\$\{MetricsNamespace\}", "(\w+)"'
+    shown = re.findall(searched, MONITORING)
     assert set(re.findall(r"`([A-Z]\w+)`", METRICS)) == {searched or named for searched, named in shown}
 
 
 def test_the_costs_count_every_alarm_and_metric() -> None:
-    # The alarms of an integration have a condition.
-    alarms = len(re.findall(r"Type: AWS::CloudWatch::Alarm\n    (?!Condition:)", MONITORING))
-    metrics = len(re.findall(r"`[A-Z]\w+`", METRICS)) - 2 + len(Source) + len(Status)
-    assert f"{0.1 * alarms:.2f} a month for {alarms} alarms" in OPERATING, "infra/README.md, Costs"
+    # The alarms of an integration have a condition. CloudWatch charges for each metric of an alarm.
+    alarms = re.findall(r"Type: AWS::CloudWatch::Alarm\n    (?!Condition:)(?:.+\n)+", MONITORING)
+    watched = sum(max(1, len(re.findall(r"^ +- \{.*MetricStat", alarm, re.MULTILINE))) for alarm in alarms)
+    metrics = len(re.findall(r"`[A-Z]\w+`", METRICS)) - 3 + 2 * len(Source) + len(Status)
+    said = f"{0.1 * watched:.2f} a month for {len(alarms)} alarms over {watched} metrics"
+    assert said in re.sub(r"\s+", " ", OPERATING), "infra/README.md, Costs"
     assert f"{metrics} for {0.3 * metrics:.2f}" in OPERATING, f"infra/README.md, Costs: {metrics} metrics"
 
 
