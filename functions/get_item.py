@@ -73,7 +73,7 @@ class Client:
             "content-type": "application/x-amz-json-1.0",
             "host": self._host,
             "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-            "x-amz-security-token": environ["AWS_SESSION_TOKEN"],
+            "x-amz-security-token": environ.get("AWS_SESSION_TOKEN", ""),
             "x-amz-target": "DynamoDB_20120810.GetItem",
         }
         connection = self._connection

@@ -5,7 +5,7 @@ import sys
 
 from incident_api_client import Client
 from incident_api_client.api.incidents import create_incident, get_incident, list_incidents, update_incident
-from incident_api_client.models import Incident, Problem, Report, Source, Status, StatusChange
+from incident_api_client.models import Change, Incident, Problem, Report, Source, Status
 
 
 def create(client: Client, number: int) -> Incident:
@@ -35,12 +35,12 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
     assert [len(page) for page in listed] == [2, 2, 1]
     assert sorted(each for page in listed for each in page) == sorted(ids)
 
-    changed = update_incident.sync(ids[0], client=client, body=StatusChange(status=Status.RESOLVED), if_match='"1"')
+    changed = update_incident.sync(ids[0], client=client, body=Change(status=Status.RESOLVED, comment="Заменили модем"), if_match='"1"')
     assert isinstance(changed, Incident), changed
     assert (changed.status, changed.version) == (Status.RESOLVED, 2)
     assert get_incident.sync(ids[0], client=client) == changed
 
-    refused = update_incident.sync(ids[0], client=client, body=StatusChange(status=Status.CLOSED), if_match='"1"')
+    refused = update_incident.sync(ids[0], client=client, body=Change(status=Status.CLOSED), if_match='"1"')
     unknown = get_incident.sync("9999", client=client)
     assert isinstance(refused, Problem)
     assert isinstance(unknown, Problem)
