@@ -25,7 +25,7 @@ from werkzeug.wrappers import Request, Response
 
 from infra.local import docs, template
 from infra.local.event import http_event
-from infra.local.template import Function, Route
+from infra.local.template import Cors, Function, Route
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -76,6 +76,8 @@ class Gateway:
         self._loaded: dict[Path, int] = {}
         self._routes: list[Route] = []
         self._functions: dict[str, Function] = {}
+        self._cors: Cors | None = None
+        self._base_path = ""
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
@@ -103,9 +105,19 @@ class Gateway:
 
     def _answer(self, request: Request) -> Response:
         self._reload()
+        if self._cors is None:
+            return self._routed(request)
+        preflight = request.method == "OPTIONS" and "Origin" in request.headers
+        response = Response(status=204) if preflight else self._routed(request)
+        _add_cors(self._cors, request.headers.get("Origin", ""), response, preflight=preflight)
+        return response
+
+    def _routed(self, request: Request) -> Response:
         path, _ = _target(request)
+        # The functions see the path that the client wrote, as behind a mapping of API Gateway.
+        below = path.removeprefix(self._base_path) if path.startswith(f"{self._base_path}/") else ""
         for route in self._routes:
-            parameters = route.match(request.method, path)
+            parameters = route.match(request.method, below)
             if parameters is not None:
                 return self._invoke(route, _event(request, route, parameters))
         page = docs.page(path) if request.method == "GET" else None
@@ -150,9 +162,27 @@ class Gateway:
         os.environ.update(declared.environment(**self._parameters))
         self._routes = declared.routes(**self._parameters)
         self._functions = declared.functions(**self._parameters)
+        self._cors = declared.cors(**self._parameters)
+        self._base_path = declared.base_path(**self._parameters)
         for route in self._routes:
             importlib.import_module(route.handler.rpartition(".")[0])
         self._loaded = files
+
+
+def _add_cors(cors: Cors, origin: str, response: Response, *, preflight: bool) -> None:
+    """Tell a browser what a page of this origin may do: nothing, unless the origin is allowed.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html
+    """
+    if origin.lower() not in (each.lower() for each in cors.AllowOrigins):
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = ",".join(cors.ExposeHeaders)
+    response.headers["Vary"] = "Origin"
+    if preflight:
+        response.headers["Access-Control-Allow-Methods"] = ",".join(cors.AllowMethods)
+        response.headers["Access-Control-Allow-Headers"] = ",".join(cors.AllowHeaders)
+        response.headers["Access-Control-Max-Age"] = str(cors.MaxAge)
 
 
 def _head_size(request: Request) -> int:

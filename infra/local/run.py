@@ -46,7 +46,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
     # Before a function runs, which takes the standard output for itself. The port accepts connections already.
-    print(f"The API answers on http://localhost:{server.port}/incidents/")
+    print(f"The API answers on http://localhost:{server.port}{declared.base_path(**parameters)}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
     server.start()

@@ -115,6 +115,16 @@ class Function(BaseModel):
     Events: dict[str, _Event] = {}
 
 
+class Cors(BaseModel):
+    """Which web pages of other origins may send what, and see what."""
+
+    AllowOrigins: list[str]
+    AllowMethods: list[str]
+    AllowHeaders: list[str]
+    ExposeHeaders: list[str]
+    MaxAge: int
+
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -159,6 +169,21 @@ class Template(BaseModel):
             if event.Type == "HttpApi"
         ]
         return sorted(routes, key=lambda route: route.specificity)
+
+    def cors(self, **parameters: str) -> Cors | None:
+        """The API's configuration of CORS; None where it has none."""
+        api = self.Resources.get("IncidentApi")
+        match api and api.Properties.get("CorsConfiguration"):
+            case {"Fn::If": [str(condition), dict(then), _]} if self._holds(condition, parameters):
+                return _checked(Cors, then | {"AllowOrigins": self._resolve(then["AllowOrigins"], parameters)})
+            case _:
+                return None
+
+    @staticmethod
+    def base_path(**parameters: str) -> str:
+        """The path below which the API answers under its own domain name: empty, or such as `/v1`."""
+        path = parameters.get("BasePath")
+        return f"/{path}" if path else ""
 
     def environment(self, **parameters: str) -> dict[str, str]:
         """The variables of all functions together: those that every function has, and each one's own."""
@@ -214,6 +239,8 @@ class Template(BaseModel):
                 )
             case {"Fn::Join": [str(delimiter), list(parts)]}:
                 return delimiter.join(str(self._resolve(part, parameters)) for part in parts)
+            case {"Fn::Split": [str(delimiter), text]}:
+                return list(str(self._resolve(text, parameters)).split(delimiter))
             case {"Fn::If": [str(condition), then, otherwise]}:
                 return self._resolve(then if self._holds(condition, parameters) else otherwise, parameters)
             case dict() | list():

@@ -1,14 +1,21 @@
-"""The interactive documentation of the local run, in a real browser."""
+"""The local run in a real browser: its interactive documentation, and a page of another origin."""
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from werkzeug.wrappers import Response
+
+from tests.conftest import LocalRun
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
@@ -54,8 +61,9 @@ class Browser:
         keys = [{"type": action, "value": key} for action in ("keyDown", "keyUp")]
         self.ask("/actions", actions=[{"type": "key", "id": "keyboard", "actions": keys}])
 
-    def run(self, script: str) -> object:
-        value: object = self.ask("/execute/sync", script=script, args=[])
+    def run(self, script: str, *args: str) -> object:
+        """What a script returns; a promise is waited for."""
+        value: object = self.ask("/execute/sync", script=script, args=args)
         return value
 
 
@@ -155,3 +163,83 @@ def test_the_local_document_needs_no_access_key(api: httpx.Client) -> None:
     assert not any("security" in each for each in (document, *operations))
     assert "On AWS, every request needs an access key" in document["info"]["description"]
     assert api.post("/docs").status_code == 404
+
+
+CONSOLE = """
+    const api = arguments[0], json = {"Content-Type": "application/json"};
+    const report = {description: "x", source: "operator"};
+    const send = (path, method, body, headers) =>
+        fetch(api + path, {method, headers: {...json, ...headers}, body: JSON.stringify(body)});
+    return (async () => {
+        const created = await send("/incidents", "POST", report, {"Idempotency-Key": "1", Authorization: "Bearer x"});
+        const again = await send("/incidents", "POST", report, {"Idempotency-Key": "1"});
+        await send("/incidents", "POST", report);
+        const page = await fetch(api + "/incidents?limit=1");
+        const next = page.headers.get("Link").match(/<(.*)>/)[1];
+        const second = await (await fetch(new URL(next, page.url))).json();
+        const etag = created.headers.get("ETag");
+        const changed = await send(created.headers.get("Location"), "PATCH", {status: "closed"}, {"If-Match": etag});
+        const unchanged = await fetch(api + created.headers.get("Location"),
+            {headers: {"If-None-Match": changed.headers.get("ETag")}, cache: "no-store"});
+        const {id, status} = await changed.json();
+        return [again.headers.get("Idempotent-Replayed"), second[0].id === id, status, unchanged.status];
+    })();
+"""
+"""What the page of a console would do, with every header of the contract."""
+
+
+@pytest.fixture
+def origin(serve: Callable[["WSGIApplication"], str]) -> str:
+    """Another origin than the API's, with an empty page."""
+    return serve(Response("<title>console</title>", content_type="text/html"))
+
+
+@pytest.mark.slow
+def test_a_page_of_an_allowed_origin_can_do_everything(
+    browser: Browser, run_local: Callable[..., LocalRun], origin: str
+) -> None:
+    api = run_local("--parameters", f"AllowedOrigins=https://ops.example,{origin}").client
+    browser.ask("/url", url=origin)
+    assert browser.run(CONSOLE, str(api.base_url).rstrip("/")) == ["true", True, "closed", 304]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", ["", "AllowedOrigins=https://ops.example"])
+def test_a_page_of_another_origin_can_do_nothing(
+    browser: Browser, run_local: Callable[..., LocalRun], origin: str, parameters: str
+) -> None:
+    api = run_local("--parameters", parameters).client
+    browser.ask("/url", url=origin)
+    refused = 'return fetch(arguments[0]).then(() => "read", () => "refused")'
+    assert browser.run(refused, f"{api.base_url}incidents") == "refused"
+
+
+PREFLIGHT = {"Origin": "https://ops.example", "Access-Control-Request-Method": "PATCH"}
+
+
+def test_preflight_is_answered_for_allowed_origins_alone(run_local: Callable[..., LocalRun]) -> None:
+    api = run_local("--parameters", "AllowedOrigins=https://ops.example").client
+    response = api.options("/incidents/9999", headers=PREFLIGHT)
+    assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (204, "https://ops.example")
+    assert response.headers["Access-Control-Allow-Methods"] == "GET,POST,PATCH"
+    # The gateway's own errors can be read as well.
+    assert api.get("/nothing", headers=PREFLIGHT).headers["Access-Control-Allow-Origin"] == "https://ops.example"
+    elsewhere = api.options("/incidents", headers=PREFLIGHT | {"Origin": "https://elsewhere.example"})
+    assert not any(name.startswith("access-control") for name in elsewhere.headers)
+
+
+def test_without_allowed_origins_nothing_speaks_of_them(api: httpx.Client) -> None:
+    assert api.options("/incidents", headers=PREFLIGHT).status_code == 404
+    assert not any(name.startswith("access-control") for name in api.get("/incidents", headers=PREFLIGHT).headers)
+
+
+def test_below_a_base_path_links_and_locations_keep_it(run_local: Callable[..., LocalRun]) -> None:
+    api = run_local("--parameters", "BasePath=v1").client
+    assert str(api.base_url).endswith("/v1/")
+    created = [api.post("/incidents/", json={"description": "x", "source": "partner"}) for _ in range(2)]
+    location = created[0].headers["Location"]
+    assert location == f"/v1/incidents/{created[0].json()['id']}"
+    following = api.get("/incidents?limit=1").links["next"]["url"]
+    assert api.get(following).json() == [created[0].json()]
+    for path, status in {location: 200, "/incidents": 404, "/v1": 404, "/v11/incidents": 404}.items():
+        assert api.get(api.base_url.join(path)).status_code == status, path
