@@ -99,14 +99,18 @@ deploy: runtime .venv/for-run $(sam_installed)  ## build and deploy to AWS as sa
 # Variables of the command line reach the shell through its environment, whatever characters they have.
 access_keys = @$(python) -m infra.keys --stack "$${STACK:-incident-api}"
 
-key: .venv/for-run  ## make an access key for the deployed API: NAME=partner-x ROLE=reporter (SOURCE=partner STACK=name)
-	$(access_keys) create --name "$$NAME" --role "$$ROLE" --source "$$SOURCE"
+key: .venv/for-run  ## make an access key for the deployed API: NAME=partner-x ROLE=reporter (SOURCE=partner DAYS=90 STACK=name)
+	$(access_keys) create --name "$$NAME" --role "$$ROLE" --source "$$SOURCE" --days "$$DAYS"
 
 keys: .venv/for-run  ## list the access keys
 	$(access_keys) list
 
 revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CREATED=time, for one of them; YES=1 does not ask)
 	$(access_keys) revoke --name "$$NAME" --created "$$CREATED" $(if $(filter 1,$(YES)),--yes)
+
+.PHONY: copy-keys
+copy-keys: .venv/for-run  ## accept another stack's access keys here, too: FROM=<its output KeysTableName> (STACK=name)
+	$(access_keys) copy --table "$$FROM"
 
 telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot with the deployed API (STACK=name)
 	@PYTHONPATH=functions $(python) -m infra.telegram --stack "$${STACK:-incident-api}"

@@ -12,6 +12,7 @@ import cold_start
 import os
 import re
 from base64 import b64decode
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -56,7 +57,7 @@ OWN = {"reporter": _READ_ONE}
 KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 """For `re.fullmatch`: `inc_` and 32 bytes in base64url without padding."""
 
-Refusal = Literal["no access key", "unknown access key", "role may not use route"]
+Refusal = Literal["no access key", "unknown access key", "expired access key", "role may not use route"]
 
 client = get_item.Client(get_item.endpoint())
 cold_start.finish()
@@ -71,6 +72,8 @@ def handler(event: "_Event", _: object) -> "_Answer":
     if found is None:
         return _refuse(event, "unknown access key")
     item = {name: value["S"] for name, value in found.items()}
+    if "expires_at" in item and datetime.fromisoformat(item["expires_at"]) <= datetime.now(UTC):
+        return _refuse(event, "expired access key", caller=item["name"])
     if event["routeKey"] not in ROLES.get(item["role"], ()):
         return _refuse(event, "role may not use route", caller=item["name"])
     context = {"caller": item["name"]}

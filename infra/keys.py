@@ -1,4 +1,4 @@
-"""The access keys of a deployed stack: `make key`, `make keys`, `make revoke`.
+"""The access keys of a deployed stack: `make key`, `make keys`, `make revoke`, `make copy-keys`.
 
 They use the AWS credentials in the environment, which need cloudformation:DescribeStacks, and dynamodb:PutItem, Scan or
 DeleteItem on the keys' table. A key is printed once, when it is made, alone on the standard output; the table has its SHA-256.
@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ ROLES = ("reporter", "observer", "operator", "telegram")
 SOURCES = ("operator", "monitoring", "partner")
 
 Key = dict[str, str]
-"""An item of the table: `key_hash`, `name`, `role`, perhaps `source`, and `created_at`."""
+"""An item of the table: `key_hash`, `name`, `role`, `created_at`, perhaps `source` and `expires_at`."""
 
 
 CONFIG = Config(connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
@@ -44,21 +44,27 @@ class Keys:
         self._dynamodb = dynamodb
         self._table = table
 
-    def create(self, name: str, role: str, source: str = "") -> str:
-        """Store a new key; return it."""
+    def create(self, name: str, role: str, source: str = "", days: float | None = None) -> str:
+        """Store a new key, which expires after so many days or never; return it."""
         key = f"inc_{secrets.token_urlsafe(32)}"
+        now = datetime.now(UTC)
         item = {
             "key_hash": sha256(key.encode()).hexdigest(),
             "name": name,
             "role": role,
-            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "created_at": _timestamp(now),
         }
         if source:
             item["source"] = source
+        if days is not None:
+            item["expires_at"] = _timestamp(now + timedelta(days=days))
+        self.store(item)
+        return key
+
+    def store(self, item: Key) -> None:
         self._dynamodb.put_item(
             TableName=self._table, Item={attribute: {"S": value} for attribute, value in item.items()}
         )
-        return key
 
     def all(self) -> list[Key]:
         """Every key, by name, the oldest of a name first."""
@@ -71,6 +77,10 @@ class Keys:
     def revoke(self, key: Key) -> None:
         """Delete a key. The gateway may accept it for another minute."""
         self._dynamodb.delete_item(TableName=self._table, Key={"key_hash": {"S": key["key_hash"]}})
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def connect() -> boto3.Session:
@@ -103,13 +113,13 @@ def find(stack: str) -> Keys:
 
 def listing(keys: Iterable[Key]) -> str:
     """The keys as a table for people."""
-    columns = ("name", "role", "source", "created_at")
-    rows = [("NAME", "ROLE", "SOURCE", "CREATED"), *(tuple(key.get(column, "-") for column in columns) for key in keys)]
+    columns = ("name", "role", "source", "created_at", "expires_at")
+    rows = [("NAME", "ROLE", "SOURCE", "CREATED", "EXPIRES"), *(tuple(key.get(column, "-") for column in columns) for key in keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def create(stack: str, name: str, role: str, source: str) -> None:
+def create(stack: str, name: str, role: str, source: str, days: str) -> None:
     """Make a key and print it."""
     broken = []
     if not re.fullmatch(NAME_PATTERN, name):
@@ -118,11 +128,23 @@ def create(stack: str, name: str, role: str, source: str) -> None:
         broken.append(f"ROLE is one of {', '.join(ROLES)}.")
     if source and source not in SOURCES:
         broken.append(f"SOURCE is one of {', '.join(SOURCES)}, or is left out.")
+    if days and not re.fullmatch("[1-9][0-9]{0,3}", days):
+        broken.append("DAYS is a number from 1 to 9999, or is left out.")
     if broken:
         raise KeysError(" ".join(broken))
-    key = find(stack).create(name, role, source)
+    key = find(stack).create(name, role, source, int(days) if days else None)
     print(key)
     print("This is the only time that the key is shown. It works at once.", file=sys.stderr)
+
+
+def copy(stack: str, source: str) -> None:
+    """Store the keys of another stack's table here, so that its clients' keys work here too."""
+    session = connect()
+    there = Keys(session.client("dynamodb", config=CONFIG), source).all()
+    here = find(stack)
+    for key in there:
+        here.store(key)
+    print(listing(there))
 
 
 def revoke(stack: str, name: str, created: str, *, agreed: bool) -> None:
@@ -151,7 +173,10 @@ def main() -> None:
     creating.add_argument("--name", required=True)
     creating.add_argument("--role", required=True)
     creating.add_argument("--source", default="")
+    creating.add_argument("--days", default="", help="after how many days the key expires; it never does without")
     commands.add_parser("list")
+    copying = commands.add_parser("copy")
+    copying.add_argument("--table", required=True, help="the table of the other stack's keys, its output KeysTableName")
     revoking = commands.add_parser("revoke")
     revoking.add_argument("--name", required=True)
     revoking.add_argument("--created", default="", help="when the one key to revoke was made, as `list` shows it")
@@ -160,9 +185,11 @@ def main() -> None:
     try:
         match options.command:
             case "create":
-                create(options.stack, options.name, options.role, options.source)
+                create(options.stack, options.name, options.role, options.source, options.days)
             case "list":
                 print(listing(find(options.stack).all()))
+            case "copy":
+                copy(options.stack, options.table)
             case "revoke":
                 revoke(options.stack, options.name, options.created, agreed=options.yes)
     except (KeysError, BotoCoreError, ClientError) as error:

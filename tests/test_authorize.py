@@ -256,13 +256,21 @@ def test_two_keys_of_one_name_work_until_revoked(keys: Keys) -> None:
     assert ask(ROUTE, bearer(new))["isAuthorized"]
 
 
+@pytest.mark.parametrize(("days", "refusal"), [(1 / 24, None), (0, "expired access key"), (-400, "expired access key")])
+def test_a_key_is_refused_from_the_moment_it_expires(keys: Keys, days: float, refusal: str | None) -> None:
+    answer = ask(ROUTE, bearer(keys.create("someone", "observer", days=days)))
+    allowed = {"isAuthorized": True, "context": {"caller": "someone"}}
+    assert answer == (refused(refusal, caller="someone") if refusal else allowed)
+
+
 # ---- what is logged
 
 
 def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
     before = time.time()
     reporter, unknown = keys.create("someone", "reporter"), f"inc_{secrets.token_urlsafe(32)}"
-    for headers in (bearer("a-secret"), bearer(unknown), bearer(reporter)):
+    expired = keys.create("partner-x", "observer", days=0)
+    for headers in (bearer("a-secret"), bearer(unknown), bearer(reporter), bearer(expired)):
         ask(ROUTE, headers)
     output = capsys.readouterr().out
     for secret in ("a-secret", unknown, reporter):
@@ -273,6 +281,7 @@ def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pyt
         ("no access key", None),
         ("unknown access key", None),
         ("role may not use route", "someone"),
+        ("expired access key", "partner-x"),
     ]
     for line in lines:
         assert line["route"] == ROUTE

@@ -90,6 +90,12 @@ def test_bad_arguments_are_named_without_asking_aws(
     assert re.findall(r"NAME|ROLE|SOURCE", said) == wrong
 
 
+@pytest.mark.parametrize("days", ["0", "-1", "1.5", "90 days", "10000", "ninety"])
+def test_days_are_a_whole_number(command: Command, days: str) -> None:
+    said = command("create", "--name", "partner-x", "--role", "reporter", "--days", days)
+    assert said == "DAYS is a number from 1 to 9999, or is left out."
+
+
 def test_make_hands_names_on_as_they_are() -> None:
     ran = make("key", """NAME=x"; echo 'pwned""", "ROLE=reporter")
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr  # make's own status for a command that failed
@@ -135,19 +141,19 @@ def test_a_key_is_32_random_bytes_in_base64url(stored: Keys) -> None:
 
 
 def test_the_list_shows_what_is_stored_but_no_hash(stored: Keys) -> None:
-    assert keys.listing(stored.all()) == "NAME  ROLE  SOURCE  CREATED"
+    assert keys.listing(stored.all()) == "NAME  ROLE  SOURCE  CREATED  EXPIRES"
     secrets = [
         stored.create("partner-x", "reporter", "partner"),
         stored.create("partner-x", "reporter", "partner"),
-        stored.create("grafana", "observer"),
+        stored.create("grafana", "observer", days=90),
     ]
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     shown = keys.listing(stored.all())
     assert re.fullmatch(
-        rf"NAME       ROLE      SOURCE   CREATED\n"
-        rf"grafana    observer  -        {time}\n"
-        rf"partner-x  reporter  partner  ({time})\n"
-        rf"partner-x  reporter  partner  ({time})",
+        rf"NAME       ROLE      SOURCE   CREATED                   EXPIRES\n"
+        rf"grafana    observer  -        {time}  {time}\n"
+        rf"partner-x  reporter  partner  ({time})  -\n"
+        rf"partner-x  reporter  partner  ({time})  -",
         shown,
     )
     assert all(key.removeprefix("inc_") not in shown for key in secrets)
