@@ -1,7 +1,7 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .DEFAULT_GOAL := help
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz mutants check format openapi lint-openapi \
-	bench bench-check bench-list bench-builds build deploy key keys revoke telegram-webhook lock runtime
+	bench bench-check bench-list bench-builds build deploy doctor smoke key keys copy-keys revoke telegram-webhook lock runtime
 
 PORT ?= 8000
 DATA ?= .local
@@ -96,6 +96,12 @@ deploy: runtime .venv/for-run $(sam_installed)  ## build and deploy to AWS as sa
 	$(build_environment) $(SAM) build --config-env prod $(overrides)
 	$(build_environment) $(SAM) deploy --config-env prod $(where) $(overrides)
 
+doctor: .venv/for-run $(sam_installed)  ## say what a deployment needs and what is there (PARAMETERS="…" STACK=name)
+	@$(python) -m infra.doctor --parameters "$$PARAMETERS" --stack "$${STACK:-incident-api}" --runtime "$(RUNTIME)" --sam "$(SAM)"
+
+smoke: .venv/for-run  ## run the first ten minutes of infra/README.md against the deployed API (STACK=name)
+	@$(python) -m infra.smoke --stack "$${STACK:-incident-api}" --url "$$API"
+
 # Variables of the command line reach the shell through its environment, whatever characters they have.
 access_keys = @$(python) -m infra.keys --stack "$${STACK:-incident-api}"
 
@@ -108,7 +114,6 @@ keys: .venv/for-run  ## list the access keys
 revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CREATED=time, for one of them; YES=1 does not ask)
 	$(access_keys) revoke --name "$$NAME" --created "$$CREATED" $(if $(filter 1,$(YES)),--yes)
 
-.PHONY: copy-keys
 copy-keys: .venv/for-run  ## accept another stack's access keys here, too: FROM=<its output KeysTableName> (STACK=name)
 	$(access_keys) copy --table "$$FROM"
 

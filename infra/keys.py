@@ -114,7 +114,10 @@ def find(stack: str) -> Keys:
 def listing(keys: Iterable[Key]) -> str:
     """The keys as a table for people."""
     columns = ("name", "role", "source", "created_at", "expires_at")
-    rows = [("NAME", "ROLE", "SOURCE", "CREATED", "EXPIRES"), *(tuple(key.get(column, "-") for column in columns) for key in keys)]
+    rows = [
+        ("NAME", "ROLE", "SOURCE", "CREATED", "EXPIRES"),
+        *(tuple(key.get(column, "-") for column in columns) for key in keys),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -59,7 +59,7 @@ def main() -> None:
         sys.exit(
             f'The stack {stack} serves no chat: make deploy PARAMETERS="TelegramChats=-1001234567890" STACK={stack}'
         )
-    print(instructions(outputs["ApiUrl"], stack), end="")
+    print(instructions(outputs.get("DomainUrl", outputs["ApiUrl"]), stack), end="")
 
 
 if __name__ == "__main__":
