@@ -41,11 +41,9 @@ class Finding(NamedTuple):
 def tools(runtime: str, sam: str) -> Iterator[Finding]:
     """The programs that build, deploy and look after a stack."""
     found = _version(shlex.quote(runtime)) if runtime else ""
-    yield Finding(
-        "Python 3.13",
-        found.startswith("Python 3.13"),
-        f"{runtime} ({found})" if found else "Install Python 3.13, or name it: make doctor RUNTIME=/path/to/python3.13",
-    )
+    good = found.startswith("Python 3.13")
+    install = "Install Python 3.13, or name it: make doctor RUNTIME=/path/to/python3.13"
+    yield Finding("Python 3.13", good, f"{runtime} ({found})" if good else install)
     found = _version(sam)
     yield Finding(
         "SAM CLI", bool(found), found or f"{sam} does not run: install it, or name it: make doctor SAM=/path/to/sam"

@@ -45,7 +45,7 @@ def answer(client: httpx.Client, route: str, **headers: str) -> Answer:
     return response.status_code, response.json() if response.content else None
 
 
-class _To(httpx.HTTPTransport):
+class To(httpx.HTTPTransport):
     """Sends every request to one server, whatever host it is for, as curl's `--connect-to` does."""
 
     def __init__(self, endpoint: str) -> None:
@@ -144,13 +144,13 @@ class Aws:
         self._sam("deploy", "--no-confirm-changeset", "--stack-name", self.stack, *arguments, *overrides)
         self._add_routes()
 
-    def set_parameter(self, name: str, value: str) -> None:
-        """Change one parameter of the stack, from here on without its alarms.
+    def set_parameters(self, **values: str) -> None:
+        """Change parameters of the stack, from here on without its alarms.
 
         On AWS `sam deploy` does it. With this emulator, `sam deploy` finds nothing to change where only a condition's result
         does, and a nested stack whose parameters change cannot be updated.
         """
-        self._update(self._without_monitoring(), {name: value})
+        self._update(self._without_monitoring(), values)
 
     def remove(self) -> None:
         """Delete the stack."""
@@ -241,7 +241,7 @@ class Aws:
 
     def anonymous_client(self, headers: dict[str, str] | None = None) -> httpx.Client:
         """A client of the API with these headers, and no access key but one that they contain."""
-        transport = _To(self.endpoint)
+        transport = To(self.endpoint)
         return httpx.Client(base_url=self.output("ApiUrl"), headers=headers, transport=transport, timeout=30)
 
     def _add_routes(self) -> None:
@@ -307,7 +307,7 @@ def emulated() -> Iterator[Aws]:
             # The API answers under the very name that AWS would give it.
             "MINISTACK_HOST": f"{REGION}.amazonaws.com",
             "PATH": os.environ["PATH"],
-            "SERVICES": "apigateway,cloudformation,cloudwatch,dynamodb,iam,lambda,logs,s3,sns,sts",
+            "SERVICES": "acm,apigateway,cloudformation,cloudwatch,dynamodb,iam,lambda,logs,s3,sns,sts",
             "TMPDIR": folder,
         }
         with (Path(folder) / "ministack.log").open("wb") as log:

@@ -241,13 +241,13 @@ def test_a_stack_switches_to_another_table_and_back(deployed: Aws) -> None:
         path = f"/incidents/{report(api)['id']}"
     restored = template.load().table() | {"TableName": "restored"}
     deployed.dynamodb.create_table(**restored)
-    deployed.set_parameter("Table", "restored")
+    deployed.set_parameters(Table="restored")
     with deployed.client() as api:
         assert api.get(path).status_code == 404
         later = report(api, "in the restored table")
         assert api.get("/incidents").json() == [later]
     # From here on the stack has no table of its own any more: an empty name would make a new one.
-    deployed.set_parameter("Table", own)
+    deployed.set_parameters(Table=own)
     with deployed.client() as api:
         assert api.get(path).status_code == 200
         assert api.get(f"/incidents/{later['id']}").status_code == 404
