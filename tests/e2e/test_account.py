@@ -28,7 +28,7 @@ def own(deployed: Aws) -> Aws:
 @pytest.fixture(scope="module")
 def certificate(deployed: Aws) -> str:
     acm = boto3.client("acm", endpoint_url=deployed.endpoint)
-    return acm.request_certificate(DomainName=DOMAIN, ValidationMethod="DNS")["CertificateArn"]
+    return str(acm.request_certificate(DomainName=DOMAIN, ValidationMethod="DNS")["CertificateArn"])
 
 
 def status(stack: Aws, key: str, host: str, path: str) -> int:
