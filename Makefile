@@ -87,6 +87,7 @@ lint-openapi:  ## lint the contract with Redocly's and Spectral's rules (needs N
 # samconfig.toml's own overrides give way to any on the command line. The SAM CLI does not read AWS_REGION.
 overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(PARAMETERS))
 where = $(if $(AWS_REGION),--region $(AWS_REGION)) $(if $(STACK),--stack-name $(STACK))
+how = $(if $(TAGS),--tags "$$TAGS") $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 
 build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for AWS
 	$(build_environment) $(SAM) build --config-env $(CONFIG)
@@ -94,7 +95,7 @@ build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for 
 deploy: runtime .venv/for-run $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS"
 	$(build_environment) $(SAM) build --config-env prod $(overrides)
-	$(build_environment) $(SAM) deploy --config-env prod $(where) $(overrides)
+	$(build_environment) $(SAM) deploy --config-env prod $(where) $(how) $(overrides)
 
 doctor: .venv/for-run $(sam_installed)  ## say what a deployment needs and what is there (PARAMETERS="…" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS" --stack "$${STACK:-incident-api}" --runtime "$(RUNTIME)" --sam "$(SAM)"
