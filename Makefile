@@ -84,8 +84,9 @@ lint-openapi:  ## lint the contract with Redocly's and Spectral's rules (needs N
 
 # ---- AWS
 
-# samconfig.toml's own overrides give way to any on the command line. The SAM CLI does not read AWS_REGION.
-overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(PARAMETERS))
+# samconfig.toml's own overrides give way to any on the command line. The SAM CLI does not read AWS_REGION, and an empty value
+# only in quotation marks.
+overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(patsubst %=,%='""',$(PARAMETERS)))
 where = $(if $(AWS_REGION),--region $(AWS_REGION)) $(if $(STACK),--stack-name $(STACK))
 how = $(if $(TAGS),--tags "$$TAGS") $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 

@@ -75,6 +75,16 @@ def test_parameters_and_the_name_of_the_stack_are_passed_on(folder: Path) -> Non
     assert arguments[5:] == ["--parameter-overrides", "Architecture=arm64", "Table=restored", "LogDays=7"]
 
 
+def test_a_parameter_can_be_emptied(folder: Path) -> None:
+    # The SAM CLI refuses `MappedApi=`.
+    assert deploy(folder, "PARAMETERS=MappedApi= LogDays=7")[-2:] == ['MappedApi=""', "LogDays=7"]
+
+
+def test_tags_and_consent_are_passed_on(folder: Path) -> None:
+    arguments = deploy(folder, "TAGS=team=ops env=prod", "CONFIRM=no")
+    assert arguments[3:] == ["--tags", "team=ops env=prod", "--no-confirm-changeset"]
+
+
 @pytest.mark.parametrize("verb", ["run", "database", "sam-local"])
 def test_a_data_folder_may_have_a_space_in_its_name(folder: Path, verb: str) -> None:
     (call,) = make(folder, verb, "DATA=my data")
