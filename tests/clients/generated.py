@@ -35,7 +35,9 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
     assert [len(page) for page in listed] == [2, 2, 1]
     assert sorted(each for page in listed for each in page) == sorted(ids)
 
-    changed = update_incident.sync(ids[0], client=client, body=Change(status=Status.RESOLVED, comment="Заменили модем"), if_match='"1"')
+    changed = update_incident.sync(
+        ids[0], client=client, body=Change(status=Status.RESOLVED, comment="Заменили модем"), if_match='"1"'
+    )
     assert isinstance(changed, Incident), changed
     assert (changed.status, changed.version) == (Status.RESOLVED, 2)
     assert get_incident.sync(ids[0], client=client) == changed
