@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -73,7 +73,7 @@ class Gateway:
         """
         self._log = log
         self._parameters = parameters
-        self._loaded: dict[Path, int] = {}
+        self._loaded: dict[str, int] = {}
         self._routes: list[Route] = []
         self._functions: dict[str, Function] = {}
         self._cors: Cors | None = None
@@ -146,7 +146,8 @@ class Gateway:
         )
 
     def _reload(self) -> None:
-        files = {path: path.stat().st_mtime_ns for path in [template.PATH, *FUNCTIONS.rglob("*.py")]}
+        files = {entry.path: entry.stat().st_mtime_ns for entry in _sources(FUNCTIONS)}
+        files[str(template.PATH)] = template.PATH.stat().st_mtime_ns
         if files == self._loaded:
             return
         if self._loaded:
@@ -183,6 +184,15 @@ def _add_cors(cors: Cors, origin: str, response: Response, *, preflight: bool) -
         response.headers["Access-Control-Allow-Methods"] = ",".join(cors.AllowMethods)
         response.headers["Access-Control-Allow-Headers"] = ",".join(cors.AllowHeaders)
         response.headers["Access-Control-Max-Age"] = str(cors.MaxAge)
+
+
+def _sources(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    """The Python files below a folder. Path.rglob takes four times as long: a tenth of a list of incidents."""
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _sources(entry.path)
+        elif entry.name.endswith(".py"):
+            yield entry
 
 
 def _head_size(request: Request) -> int:

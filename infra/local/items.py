@@ -84,8 +84,9 @@ class Items:
     def newest(self, partition: str, first: str, last: str, before: tuple[str, str] | None, limit: int) -> list[Item]:
         """At most `limit` items of a partition of the index, from the sort key `last`, or the item `before`, down to `first`."""
         values = [partition, first, last, before and before[0], *(before or ("", "")), limit]
-        found = self._database.execute(_NEWEST, values)
-        return [_parse(row) for row in found]
+        found = [item for (item,) in self._database.execute(_NEWEST, values)]
+        items: list[Item] = from_json(f"[{','.join(found)}]")
+        return items
 
     def write(self, id: str, item: Item | None) -> None:
         """Store an item in place of any with this id; None deletes it."""

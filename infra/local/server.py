@@ -45,9 +45,8 @@ class Server:
 
     def stop(self) -> None:
         """Accept no more connections and requests, finish those requests that have arrived, and close every connection."""
-        self._server.trigger.pull_trigger(
-            self._end
-        )  # in the server's thread, which may have closed the trigger otherwise
+        # In the server's own thread, which closes the trigger once it has stopped.
+        self._server.trigger.pull_trigger(self._end)
         self._thread.join()
 
     def _end(self) -> None:
