@@ -53,14 +53,14 @@ def main() -> None:
         sys.exit("Docker is needed, but not installed.")
     environment.isolate()
     host = _host()
-    declared = template.load()
-    # For the SAM CLI, the values in its environment override those in the template.
-    for name in declared.environment():
-        os.environ.pop(name, None)
     try:
+        declared = template.load()
+        # For the SAM CLI, the values in its environment override those in the template.
+        for name in declared.environment():
+            os.environ.pop(name, None)
         database = Database(options.data, declared)
         server = Server(database, options.database_port, host)
-    except DataFolderError as error:
+    except (DataFolderError, template.TemplateError) as error:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {options.database_port} of {host} cannot be used: {error}.")
