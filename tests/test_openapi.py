@@ -55,6 +55,7 @@ def test_every_operation_documents_how_its_key_is_sent() -> None:
         (event.Properties["Method"], event.Properties["Path"]): event.Properties.get("Auth")
         for function in TEMPLATE.functions(**openapi.INTEGRATIONS).values()
         for event in function.Events.values()
+        if event.Type == "HttpApi"
     }
     for method, path, _ in OPERATIONS.values():
         security = operations[path][method.lower()]["security"]
