@@ -90,7 +90,12 @@ REPORT = {"description": "Самокат #4567 не отвечает на зап
 LIST = Operation("list of 50, one status", "ReadIncidents", "GET /incidents", query="status=open", incidents=50)
 LIST_ALL = LIST._replace(name="list of 50, all statuses", query="")
 LIST_UNEVEN = LIST_ALL._replace(name="list of 50, all statuses, every incident open", table=ALL_OPEN)
-WARM_ALONE = (LIST_ALL, LIST_UNEVEN)
+CHANGE = Operation("change status", "UpdateIncident", "PATCH /incidents/{id}", body={"status": "in_progress"})
+COMMENT = CHANGE._replace(
+    name="change status with a comment",
+    body={"status": "in_progress", "comment": "Позвонили на точку, выехал механик."},
+)
+WARM_ALONE = (LIST_ALL, LIST_UNEVEN, COMMENT)
 CREATE = Operation("create", "CreateIncident", "POST /incidents", body=REPORT)
 OPERATIONS = (
     CREATE,  # first: the others get what it stores
@@ -98,7 +103,8 @@ OPERATIONS = (
     LIST,
     LIST_ALL,
     LIST_UNEVEN,
-    Operation("change status", "UpdateIncident", "PATCH /incidents/{id}", body={"status": "in_progress"}),
+    CHANGE,
+    COMMENT,
     Operation("authorize", "Authorize", "POST /incidents"),
 )
 
