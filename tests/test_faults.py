@@ -37,7 +37,7 @@ REQUESTS = {
     "PutItem": ("POST", "/incidents", NEW),
     "GetItem": ("GET", f"/incidents/{UNKNOWN}", None),
     "Query": ("GET", "/incidents?status=open", None),
-    "UpdateItem": ("PATCH", f"/incidents/{UNKNOWN}", {"status": "closed"}),
+    "UpdateItem": ("PATCH", f"/incidents/{UNKNOWN}", {"status": "closed", "comment": "Fixed"}),
     "alerts": ("POST", "/alerts", {"alerts": [ALERT]}),
 }
 
@@ -241,7 +241,8 @@ def test_a_client_that_retries_makes_one_incident_and_one_change(
     assert response.status_code == 201
     created = response.json()
     path = f"/incidents/{created['id']}"
-    response = until_answered(client, "PATCH", path, lost, json={"status": "closed"}, headers={"If-Match": '"1"'})
+    change = {"status": "closed", "comment": "Fixed"}
+    response = until_answered(client, "PATCH", path, lost, json=change, headers={"If-Match": '"1"'})
     assert response.status_code == 200
     proxy.script = iter(())
     expected = created | {"status": "closed", "version": 2, "updated_at": response.json()["updated_at"]}
@@ -359,6 +360,24 @@ def test_of_100_changes_of_one_version_one_is_made(race: Race, path: str) -> Non
         else:
             # The first version is open: a change to what already stands is taken for one that got through.
             assert status == 412 or (status, answer["version"], asked) == (200, 1, "open")
+
+
+@pytest.mark.slow
+def test_100_racing_comments_are_each_a_version(race: Race, path: str) -> None:
+    statuses = [None, "in_progress", None, "open"] * 25
+    changes: list[dict[str, str]] = [
+        {"comment": str(number)} | ({"status": status} if status else {}) for number, status in enumerate(statuses)
+    ]
+    answers = race([("PATCH", path, change, {}) for change in changes])
+    (_, history, _), *_ = race([("GET", f"{path}/history", {}, {})])
+    entries = TypeAdapter(list[dict[str, JsonValue]]).validate_python(history)
+    assert [entry["version"] for entry in entries] == [*range(1, 102)]
+    for change, (_, changed, _) in zip(changes, answers, strict=True):
+        version = int(str(changed["version"]))
+        before, entry = entries[version - 2 : version]
+        assert entry["comment"] == change["comment"]
+        assert entry["status"] == change.get("status", before["status"]) == changed["status"]
+    assert [entry["at"] for entry in entries] == sorted(str(entry["at"]) for entry in entries)
 
 
 @pytest.mark.slow

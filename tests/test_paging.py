@@ -125,13 +125,12 @@ class Lists(RuleBasedStateMachine):
         self.clock.milliseconds += later
         self._model += fill(self.api, [status] * times)
 
-    @rule(status=st.sampled_from(Status), which=st.integers(0))
-    def change(self, status: Status, which: int) -> None:
+    @rule(status=st.none() | st.sampled_from(Status), which=st.integers(0))
+    def change(self, status: Status | None, which: int) -> None:
         if self._model:
             which %= len(self._model)
-            self._model[which] = self.api.patch(
-                f"/incidents/{self._model[which]['id']}", json={"status": status}
-            ).json()
+            change = {"comment": "x"} | ({"status": status} if status else {})
+            self._model[which] = self.api.patch(f"/incidents/{self._model[which]['id']}", json=change).json()
 
     @rule()
     def raise_the_shards(self) -> None:

@@ -140,6 +140,7 @@ class Aws:
         overrides = ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
         build = self.folder / "build"
         self._sam("build", "--build-dir", str(build), *overrides, folder=source)
+        _replace_metric_math(build / "Monitoring/template.yaml")
         arguments = ["--template", str(build / "template.yaml"), "--config-file", str(source / "samconfig.toml")]
         self._sam("deploy", "--no-confirm-changeset", "--stack-name", self.stack, *arguments, *overrides)
         self._add_routes()
@@ -283,6 +284,20 @@ class Aws:
         """The function that a URI of the template names."""
         (function,) = re.findall(r"(\w+Function)\b", json.dumps(uri))
         return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
+
+
+def _replace_metric_math(path: Path) -> None:
+    """Let alarms on several metrics watch one, since the emulator refuses the others."""
+    monitoring = template.read(path)
+    for resource in cast("dict[str, dict[str, dict[str, JsonValue]]]", monitoring["Resources"]).values():
+        if resource.get("Properties", {}).pop("Metrics", None):
+            resource["Properties"] |= {
+                "Namespace": "AWS/Lambda",
+                "MetricName": "Errors",
+                "Statistic": "Sum",
+                "Period": 60,
+            }
+    path.write_text(json.dumps(monitoring))
 
 
 def free_port() -> int:
