@@ -78,7 +78,7 @@ def test_an_idempotency_key_belongs_to_a_name_and_survives_rotation(deployed: Aw
 
 def test_one_of_two_keys_can_be_revoked(deployed: Aws) -> None:
     def created() -> list[str]:
-        return re.findall(r"^rotating +observer +- +(\S+)$", deployed.make("keys"), re.MULTILINE)
+        return re.findall(r"^rotating +observer +- +(\S+) +-$", deployed.make("keys"), re.MULTILINE)
 
     old, new = (deployed.make_key("rotating", "observer") for _ in range(2))
     assert len(created()) == 2
