@@ -64,7 +64,7 @@ def test_the_dashboard_shows_every_function_and_alarm(integrated: Aws) -> None:
     dashboard = cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"]
     assert "${" not in dashboard.replace("${PROP(", "")
     for function in map(integrated.resource, FUNCTIONS):
-        assert rf'\"{function}\"' in dashboard
+        assert rf"\"{function}\"" in dashboard
     for alarm in ours:
         assert alarm["AlarmArn"] in dashboard
 
