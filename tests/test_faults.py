@@ -246,8 +246,8 @@ def test_a_client_that_retries_makes_one_incident_and_one_change(
     assert response.status_code == 200
     proxy.script = iter(())
     expected = created | {"status": "closed", "version": 2, "updated_at": response.json()["updated_at"]}
-    assert response.json() == client.get(path).json() == expected
-    newest = client.get("/incidents?limit=3").json()
+    assert response.json() == until_answered(client, "GET", path, []).json() == expected
+    newest = until_answered(client, "GET", "/incidents?limit=3", []).json()
     assert [each["id"] for each in newest if each["description"] == key] == [created["id"]]
 
 
@@ -303,7 +303,7 @@ def test_alertmanager_makes_one_incident_for_each_episode(
         if client.post("/alerts", json={"alerts": [sent]}).status_code == 200:
             delivered[episode[0]] = str(sent["status"])
     proxy.script = iter(())
-    incidents = client.get("/incidents?limit=100").json()
+    incidents = until_answered(client, "GET", "/incidents?limit=100", []).json()
     statuses = [each["status"] for each in incidents if each["description"].startswith(name)]
     assert len(delivered) <= len(statuses) <= len(told)
     start, end = life[-1]
