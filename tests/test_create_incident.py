@@ -175,6 +175,7 @@ def test_a_byte_order_mark_is_taken(api: httpx.Client) -> None:
     assert api.post("/incidents", content=json.dumps(GOOD).encode("utf-8-sig"), headers=JSON).status_code == 201
 
 
+@pytest.mark.emulator_gap("sam-local", reason="sam local answers a body that is not UTF-8 with a 500 of its own")
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, identity"])
 def test_a_compressed_body_is_a_415(api: httpx.Client, coding: str) -> None:
     headers = JSON | {"Content-Encoding": coding}
