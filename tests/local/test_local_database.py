@@ -52,12 +52,17 @@ def query(**changes: object) -> "QueryInputTypeDef":
 
 
 @pytest.fixture
-def local(database: str) -> "DynamoDBClient":
-    """A client of the local run's database, which is empty."""
+def local(database: str) -> "Iterator[DynamoDBClient]":
+    """A client of the local run's database, which is empty before and after."""
     client = boto3.client("dynamodb", endpoint_url=database)
+    _empty(client)
+    yield client
+    _empty(client)  # the API of other tests cannot read these items
+
+
+def _empty(client: "DynamoDBClient") -> None:
     for found in client.scan(TableName=TABLE)["Items"]:
         client.delete_item(TableName=TABLE, Key={"id": found["id"]})
-    return client
 
 
 def pages(client: "DynamoDBClient", request: "QueryInputTypeDef") -> "Iterator[list[Item]]":
