@@ -26,9 +26,11 @@ def gateway(configuration: dict[str, object] | None = None, **parameters: str) -
     with mock.patch.object(botocore.config, "Config", config), mock.patch.dict(os.environ):
         gateway = Gateway(None, **INTEGRATIONS | parameters)
         Client(gateway).get("/")  # it imports the functions at its first request
-        yield gateway
-    _forget()
-    sys.modules.update(others)
+        try:
+            yield gateway
+        finally:
+            _forget()
+            sys.modules.update(others)
 
 
 def _forget() -> dict[str, ModuleType]:

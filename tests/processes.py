@@ -1,6 +1,6 @@
 """The functions in processes of their own, as Lambda's execution environments are. Imports little: each process does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
@@ -10,7 +10,7 @@ from werkzeug.test import Client
 
 from tests import anew
 
-Request = tuple[str, str, dict[str, str], dict[str, str]]
+Request = tuple[str, str, Mapping[str, object], Mapping[str, str]]
 """Method, path, body, headers."""
 Answer = tuple[int, dict[str, JsonValue], str | None]
 """Status, body, Idempotent-Replayed."""

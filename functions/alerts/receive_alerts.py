@@ -4,6 +4,7 @@ import cold_start  # noqa: F401 (it acts when it is imported)
 
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 from aws_lambda_powertools.event_handler import Response
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 import store
 from alerts import episode, memory
 from alerts.alert import Alert, Notification
-from alerts.episode import Episode
+from alerts.episode import Episode, Told
 from api import Api
 from incident import (
     ACTIVE,
@@ -55,15 +56,15 @@ class Counts(BaseModel):
 )
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
     """Store every alert that can be read; then name those that cannot. Raises `Unavailable` unless all are stored."""
-    source = app.source or Source.MONITORING
-    arrived = parse_instant(datetime.now(UTC).isoformat())
-    reports = [Report(each, app.caller, source, arrived) for each in notification.alerts if isinstance(each, Alert)]
     if notification.truncated:
         app.count("AlertsTruncated", notification.truncated)
-    known = memory.latest_episodes(report.key for report in reports)
-    outcomes, error = store.in_parallel(lambda report: _store(report, known.get(report.key)), reports)
+    arrived = parse_instant(datetime.now(UTC).isoformat())
+    source = app.source or Source.MONITORING
+    reports = [Report(each, app.caller, source, arrived) for each in notification.alerts if isinstance(each, Alert)]
+    known = memory.latest_episodes(report.alert_key for report in reports)
+    written, error = store.in_parallel(lambda report: _apply(report, known.get(report.alert_key)), reports)
     # Even if the request fails: what it has stored counts as unchanged when it is sent again.
-    counts = _count(outcomes, source)
+    counts = _count(written, source)
     if error:
         raise error
     errors = [
@@ -86,85 +87,72 @@ class Report(NamedTuple):
     arrived: str
 
     @property
-    def key(self) -> str:
+    def alert_key(self) -> str:
         """What the alert is remembered by."""
         return f"alert#{derived_id('alert', self.caller or '', self.alert.fingerprint)}"
 
     @property
-    def told(self) -> episode.Report:
-        return episode.Report(self.alert.status == "firing", self.alert.starts, self.alert.ends, self.arrived)
+    def told(self) -> Told:
+        return Told(self.alert.status == "firing", self.alert.starts, self.alert.ends, self.arrived)
 
     def incident_id(self, starts: str) -> str:
         """The id of the incident of the alert's episode that starts then."""
         return derived_id("alert", self.caller or "", self.alert.fingerprint, starts)
 
 
-class Outcome(NamedTuple):
-    """What became of one report."""
-
-    created: int = 0
-    """How many incidents it recorded."""
-    resolved: tuple[Incident, ...] = ()
-    """The incidents that it resolved."""
-
-
-def _count(outcomes: list[Outcome], source: Source) -> Counts:
-    created = sum(outcome.created for outcome in outcomes)
-    resolved = [incident for outcome in outcomes for incident in outcome.resolved]
+def _count(written: list[list[Incident]], source: Source) -> Counts:
+    """Count what became of each alert, given the incidents that were recorded or resolved because of it."""
+    created = [incident for incident in chain(*written) if incident.version == 1]
+    resolved = [incident for incident in chain(*written) if incident.version > 1]
     if created:
-        app.count("IncidentsCreated", created, source=source)
+        app.count("IncidentsCreated", len(created), source=source)
     if resolved:
         app.count("StatusesSet", len(resolved), status=Status.RESOLVED)
         app.count_times_to_resolve(resolved, source)
-    alerts_created = sum(outcome.created > 0 for outcome in outcomes)
-    alerts_resolved = sum(not outcome.created and len(outcome.resolved) > 0 for outcome in outcomes)
-    unchanged = len(outcomes) - alerts_created - alerts_resolved
-    return Counts(created=alerts_created, resolved=alerts_resolved, unchanged=unchanged)
+    alerts_created = sum(any(incident.version == 1 for incident in each) for each in written)
+    unchanged = written.count([])
+    return Counts(created=alerts_created, resolved=len(written) - alerts_created - unchanged, unchanged=unchanged)
 
 
-def _store(report: Report, known: Episode | None) -> Outcome:
-    """Store what is reported of an alert whose latest episode is known."""
-    resolved: tuple[Incident, ...] = ()
-    created = 0
+def _apply(report: Report, known: Episode | None) -> list[Incident]:
+    """Do what follows from a report of an alert whose latest episode is known; return the incidents recorded and resolved.
+
+    In an order in which a failure, or another request in between, leaves nothing that the next report would not put right.
+    """
+    written: list[Incident | None] = []
     while True:
-        latest, first_resolve, then = episode.plan(report.told, known)
-        if first_resolve:
-            before = _resolve(report, first_resolve)
-            created, resolved = created + before.created, resolved + before.resolved
-        if latest == known or memory.remember(report.key, latest, known):
+        latest, resolve, opens = episode.after(known, report.told)
+        if resolve:
+            written.append(_resolve(report, resolve))
+        if latest == known or memory.remember(report.alert_key, latest, known):
             break
         # Another request was faster, or an earlier attempt of this one.
-        known = memory.latest_episodes([report.key])[report.key]
-    if then is None:
-        return Outcome(created, resolved)
-    starts, status = then
-    if status == Status.RESOLVED:
-        after = _resolve(report, starts)
-    else:
-        after = Outcome(created=_record(report, starts, status))
-        if not after.created:
+        known = memory.latest_episodes([report.alert_key])[report.alert_key]
+    if opens:
+        written.append(opened := _record(report, latest.starts, Status.OPEN))
+        if not opened:
             # Left to the first repetition, so that many alerts that begin at once take a write less each.
-            memory.remember(report.key, latest._replace(recorded=True), latest)
-    return Outcome(created + after.created, resolved + after.resolved)
+            memory.remember(report.alert_key, latest._replace(recorded=True), latest)
+    return [incident for incident in written if incident]
 
 
-def _resolve(report: Report, starts: str) -> Outcome:
+def _resolve(report: Report, starts: str) -> Incident | None:
     """Resolve the incident of the episode that starts then if it is active; record it as resolved if there is none."""
+    resolve = Change(status=Status.RESOLVED)
     while True:
         try:
-            resolved = Change(status=Status.RESOLVED)
-            incident, before = store.change(report.incident_id(starts), resolved, report.caller, only_from=ACTIVE)
-            return Outcome(resolved=(incident,)) if before else Outcome()
+            incident, before = store.change(report.incident_id(starts), resolve, report.caller, only_from=ACTIVE)
+            return incident if before else None
         except TooManyChanges:  # a retry would not change that
-            return Outcome()
+            return None
         except IncidentNotFound:
-            if _record(report, starts, Status.RESOLVED):
-                return Outcome(created=1)
+            if recorded := _record(report, starts, Status.RESOLVED):
+                return recorded
         # Another request has recorded it since, perhaps as open.
 
 
-def _record(report: Report, starts: str, status: Status) -> bool:
-    """Record the incident of the episode that starts then, unless it stands; return whether it did not."""
+def _record(report: Report, starts: str, status: Status) -> Incident | None:
+    """Record the incident of the episode that starts then and return it, or None if it is stored."""
     new = NewIncident(description=report.alert.describe(), source=report.source, status=status)
     incident = Incident.report(new, id=report.incident_id(starts))
-    return store.add(incident, report.caller) == incident
+    return incident if store.add(incident, report.caller) == incident else None
