@@ -1,4 +1,4 @@
-"""The real Alertmanager reports to the API: to `make run`, and to the functions with a DynamoDB that fails for a while.
+"""The real Alertmanager reports to `make run`, and to functions whose DynamoDB fails for a while.
 
 tests/e2e/test_aws.py has it report to the emulated AWS.
 """
@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-import dynamodb
-import store
-from infra.local.gateway import Gateway
-from infra.openapi import INTEGRATIONS
+from tests import anew
 from tests.alerts import real_alertmanager
 from tests.alerts.real_alertmanager import Alertmanager, alert, until
 from tests.conftest import LocalRun, http_client
 from tests.faults import Fault, Proxy
+from tests.processes import PATIENT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -118,27 +116,6 @@ def test_an_alert_fires_is_repeated_resolves_and_fires_again(
     assert local.histories(group) == [["open", "resolved"], ["open"]]
 
 
-def test_an_incident_that_a_person_has_closed_stays_closed(local: Api, alertmanager: Alertmanager, group: str) -> None:
-    starts = ago(60)
-    alertmanager.post(alert(group, "1", starts), alert(group, "2", starts))
-    local.wait_for_histories(group, ["open"], ["open"])
-    for incident, status in zip(local.incidents(group), ["closed", "in_progress"], strict=True):
-        local.client.patch(f"/incidents/{incident['id']}", json={"status": status})
-    local.wait_for_deliveries()
-    assert local.histories(group) == [["open", "closed"], ["open", "in_progress"]]
-    alertmanager.post(alert(group, "1", starts, ends=ago(1)), alert(group, "2", starts, ends=ago(1)))
-    local.wait_for_histories(group, ["open", "closed"], ["open", "in_progress", "resolved"])
-
-
-def test_each_alert_of_a_large_group_is_an_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
-    starts = ago(60)
-    alertmanager.post(*(alert(group, str(number), starts) for number in range(50)))
-    local.wait_for_histories(group, *[["open"]] * 50)
-    local.wait_for_deliveries()
-    alertmanager.post(*(alert(group, str(number), starts, ends=ago(1)) for number in range(50)))
-    local.wait_for_histories(group, *[["open", "resolved"]] * 50)
-
-
 def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
     earlier, later = ago(63), ago(60)
     alertmanager.post(alert(group, "1", later))
@@ -168,29 +145,21 @@ def test_an_end_sent_as_the_start_resolves_the_incident(local: Api, alertmanager
 
 
 def test_alerts_sent_while_dynamodb_fails_are_stored_later(
-    serve: Callable[["WSGIApplication"], str],
-    database: str,
-    group: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[["WSGIApplication"], str], database: str, group: str, tmp_path: Path
 ) -> None:
     proxy = Proxy(database)
     with (
         proxy.listening() as failing,
-        (tmp_path / "log").open("w", buffering=1) as log,
-        http_client(serve(Gateway(log, **INTEGRATIONS))) as client,
+        anew.gateway(PATIENT, DynamoDBEndpoint=failing) as gateway,
+        http_client(serve(gateway)) as client,
+        real_alertmanager.running(f"{client.base_url}/alerts") as alertmanager,
     ):
-        api = Api(client, tmp_path / "log")
-        monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=failing))
-        with real_alertmanager.running(api.url) as alertmanager:
-            starts = ago(60)
-            alertmanager.post(alert(group, "before", starts))
-            api.wait_for_histories(group, ["open"])
-            proxy.script = itertools.repeat(Fault("failed", status=500, code="InternalServerError"))
-            api.wait_for_deliveries(status=503)
-            alertmanager.post(alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
-            api.wait_for_deliveries(status=503)
-            proxy.script = iter(())
-            api.wait_for_histories(group, ["open", "resolved"], ["open"])
-            api.wait_for_deliveries()
-            assert api.histories(group) == [["open", "resolved"], ["open"]]
+        api, starts = Api(client, tmp_path), ago(60)
+        alertmanager.post(alert(group, "before", starts))
+        api.wait_for_histories(group, ["open"])
+        proxy.script = itertools.repeat(Fault("failed", status=500, code="InternalServerError"))
+        alertmanager.post(alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
+        asked = proxy.asked
+        until(lambda: proxy.asked >= asked + 3, "deliveries that are answered with 503")
+        proxy.script = iter(())
+        api.wait_for_histories(group, ["open", "resolved"], ["open"])
