@@ -61,7 +61,7 @@ class Words(NamedTuple):
     not_found: str
     up_to_date: str
     somebody_else: str
-    """With the status that somebody has set, and who it was."""
+    """With the present status, and who made the last change."""
     too_much: str
     """For an incident that takes no more changes or comments."""
     not_a_comment: str
@@ -103,25 +103,24 @@ ENGLISH = Words(
     usage="To report an incident, send:\n/incident what happened\n\nTo turn someone's message into an incident, reply to it "
     "with /incident\n\nTo comment on an incident, reply to the bot's message about it\n\n"
     "To see the incidents that are open or in progress, send /incidents",
-    not_a_report="This text cannot be recorded: it has no visible characters, or it has control characters. "
-    "Describe what happened in words.",
+    not_a_report="Not recorded: the text has no visible characters or contains control characters. Describe in words what happened.",
     not_found="There is no incident with this id.",
-    up_to_date="Nothing has changed since.",
-    somebody_else="Not changed: the incident is already “{}” ({}). Tap “Refresh” to see its latest state.",
-    too_much="Not changed: the incident has reached the limit of 1,000 changes or of 100 KB of comments.",
-    not_a_comment="This comment cannot be recorded: a comment has 1 to 1,000 characters, at least one of them visible.",
-    unknown_button="This button no longer works. Send /incidents to get new ones.",
-    someone="by someone else",
-    none_active="There are no incidents that are open or in progress.",
+    up_to_date="Nothing has changed.",
+    somebody_else="Not changed: the incident has been updated since and is now “{}” ({}). Tap “Refresh” to see its latest state.",
+    too_much="Not changed: the incident has reached the limit of 1,000 changes or 100 KB of comments.",
+    not_a_comment="Not recorded: a comment has at most 1,000 characters, at least one of them visible and no control characters.",
+    unknown_button="This button no longer works. Send /incidents to find the incident.",
+    someone="someone else",
+    none_active="No incidents are open or in progress.",
     active="Open or in progress, newest first:",
-    older="Older ones: {}",
+    older="Older: {}",
     now="just now",
     minutes="{} min",
     hours="{} h",
     days="{} d",
     commands={
-        "incident": "report an incident, or reply with it to a message",
-        "incidents": "list incidents that are open or in progress",
+        "incident": "report an incident; in reply to a message, report that message",
+        "incidents": "list the incidents that are open or in progress",
     },
 )
 
@@ -142,16 +141,16 @@ RUSSIAN = Words(
     status="Статус",
     history="История (UTC)",
     earlier="… более ранних изменений: {}",
-    usage="Чтобы сообщить об инциденте, отправьте:\n/incident что случилось\n\nЧтобы записать как инцидент чужое сообщение, "
+    usage="Чтобы сообщить об инциденте, напишите:\n/incident что случилось\n\nЧтобы сделать инцидентом чужое сообщение, "
     "ответьте на него командой /incident\n\nЧтобы прокомментировать инцидент, ответьте на сообщение бота о нём\n\n"
-    "Чтобы увидеть инциденты, которые открыты или в работе, отправьте /incidents",
-    not_a_report="Такой текст записать нельзя: в нём нет видимых символов или есть управляющие. Опишите, что случилось, словами.",
+    "Чтобы увидеть инциденты, открытые и в работе, отправьте /incidents",
+    not_a_report="Не записано: в тексте нет видимых символов или есть управляющие. Опишите словами, что случилось.",
     not_found="Инцидента с таким id нет.",
-    up_to_date="С тех пор ничего не изменилось.",
-    somebody_else="Не изменено: у инцидента уже статус «{}» ({}). Нажмите «Обновить», чтобы увидеть его текущее состояние.",
-    too_much="Не изменено: у инцидента уже 1000 изменений или 100 КБ комментариев, больше нельзя.",
-    not_a_comment="Такой комментарий записать нельзя: в нём должно быть от 1 до 1000 символов, хотя бы один из них видимый.",
-    unknown_button="Эта кнопка больше не работает. Отправьте /incidents, чтобы получить новые.",
+    up_to_date="Изменений нет.",
+    somebody_else="Не изменено: инцидент успели обновить, теперь он «{}» ({}). Нажмите «Обновить», чтобы увидеть его целиком.",
+    too_much="Не изменено: достигнут предел — 1000 изменений или 100 КБ комментариев.",
+    not_a_comment="Не записано: в комментарии может быть до 1000 символов, хотя бы один видимый и ни одного управляющего.",
+    unknown_button="Эта кнопка больше не работает. Отправьте /incidents, чтобы найти инцидент.",
     someone="кто-то другой",
     none_active="Нет инцидентов, открытых или в работе.",
     active="Открытые и в работе, сначала новые:",
@@ -161,8 +160,8 @@ RUSSIAN = Words(
     hours="{} ч",
     days="{} д",
     commands={
-        "incident": "сообщить об инциденте; можно ответом на сообщение",
-        "incidents": "инциденты, которые открыты или в работе",
+        "incident": "сообщить об инциденте; в ответ на сообщение — сделать инцидентом его",
+        "incidents": "список инцидентов, открытых и в работе",
     },
 )
 
@@ -218,7 +217,7 @@ def keyboard(words: Words, incident: Incident) -> Keyboard:
 
 
 def conflict_alert(words: Words, latest: HistoryEntry) -> str:
-    """Who has set which status first."""
+    """What has become of the incident, and who it was."""
     name = _clip(_name(latest), _MAX_NAME) or words.someone
     return words.somebody_else.format(words.of(latest.status), name)
 

@@ -10,8 +10,7 @@ https://core.telegram.org/bots/api#making-requests-when-getting-updates
 import cold_start  # noqa: F401 (it acts when it is imported)
 
 import os
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
@@ -23,7 +22,6 @@ import store
 from api import Api
 from incident import (
     ACTIVE,
-    ID_PATTERN,
     Change,
     HistoryEntry,
     Incident,
@@ -34,22 +32,10 @@ from incident import (
     TooManyChanges,
     TooManyComments,
     VersionConflict,
-    derived_id,
 )
 from telegram import messages
 from telegram.messages import Words
-from telegram.update import (
-    COMMAND,
-    CallbackQuery,
-    Chat,
-    Message,
-    Report,
-    Update,
-    author,
-    commented_id,
-    id_in,
-    report_in,
-)
+from telegram.update import CallbackQuery, Chat, Message, Report, Update, button_in, command_in, report_in
 
 MAX_BODY = 1024 * 1024
 """Bytes, far more than an update has: Telegram would repeat a refused one, and get the same response."""
@@ -59,11 +45,6 @@ handler = app.resolve
 
 CHATS = set(os.environ["TELEGRAM_CHATS"].split(","))
 """The ids of the chats that are served."""
-
-BUTTON = re.compile(
-    rf"(?P<action>{'|'.join(Status)}|{messages.REFRESH}):(?P<id>{ID_PATTERN}):(?P<version>[1-9]\d{{0,8}})", re.ASCII
-)
-"""For `fullmatch`: the status that a button sets, its incident, and the version that its message shows."""
 
 Method = dict[str, object]
 """A call of a method of the Bot API, its name as `method`."""
@@ -104,15 +85,14 @@ def _is_served(chat: Chat) -> bool:
 def _answer_message(message: Message) -> Method | None:
     """What a command or a comment asks for; None for any other message."""
     words = messages.words(message.sender.language_code)
-    command = COMMAND.fullmatch(message.content)
+    command = command_in(message.content)
     if not command:
-        incident_id = commented_id(message)
-        return _comment(message, words, incident_id) if incident_id and message.content else None
+        return _comment(message, words, message.commented_id) if message.commented_id else None
     try:
-        if command["s"]:
-            return _list(message, words, before=id_in(command))
-        if incident_id := id_in(command):
-            return _send_incident(message, words, incident_id)
+        if command.lists:
+            return _list(message, words, before=command.id)
+        if command.id:
+            return _send_incident(message, words, command.id)
     except IncidentNotFound:
         return _send(message, words.not_found)
     report = report_in(message, command)
@@ -126,18 +106,16 @@ def _list(message: Message, words: Words, before: str) -> Method:
 
 
 def _record(message: Message, words: Words, report: Report) -> Method:
-    """Record a report, once for each message that holds one, whoever asks for it and however often."""
+    """Record a report, once, whoever asks for it and however often."""
     try:
         new = NewIncident(description=report.text, source=app.source or Source.OPERATOR)
     except ValidationError:
         return _send(message, words.not_a_report)
-    number = (str(report.chat_id), str(report.message_id))
-    incident = Incident.report(new, id=derived_id("telegram-message", *number))
-    stored = store.add(incident, message.author)
-    if stored.description != incident.description and not report.edited:
-        # In basic groups and private chats each bot account counts for itself: after a change of bots, numbers come again.
-        incident = Incident.report(new, id=derived_id("telegram-message", *number, str(report.date)))
+    for incident_id in report.ids:
+        incident = Incident.report(new, id=incident_id)
         stored = store.add(incident, message.author)
+        if stored.description == incident.description:
+            break
     if stored == incident:
         app.count("IncidentsCreated", source=incident.source)
     else:
@@ -155,8 +133,11 @@ def _comment(message: Message, words: Words, id: str) -> Method:
     try:
         _, history = store.get_with_history(id)
         # Telegram repeats a message whose answer it did not get. Others may have changed the incident since.
-        written = datetime.fromtimestamp(message.date, UTC).isoformat()
-        repeated = any((entry.comment, entry.by) == (change.comment, by) and entry.at >= written for entry in history)
+        repeated = any(
+            (entry.comment, entry.by) == (change.comment, by)
+            and datetime.fromisoformat(entry.at).timestamp() >= message.date
+            for entry in history
+        )
         if not repeated:
             store.change(id, change, by)
     except IncidentNotFound:
@@ -175,14 +156,13 @@ def _comment(message: Message, words: Words, id: str) -> Method:
 
 def _answer_button(query: CallbackQuery) -> Method:
     words = messages.words(query.sender.language_code)
-    button = BUTTON.fullmatch(query.data)
+    button = button_in(query.data)
     if not button:
         return _alert(query, words.unknown_button)
-    version = int(button["version"])
     try:
-        if button["action"] == messages.REFRESH:
-            return _refresh(query, words, button["id"], version)
-        return _set_status(query, words, Status(button["action"]), button["id"], version)
+        if button.status:
+            return _set_status(query, words, button.status, button.id, button.version)
+        return _refresh(query, words, button.id, button.version)
     except IncidentNotFound:
         return _alert(query, words.not_found)
     except TooManyChanges:
@@ -198,7 +178,7 @@ def _refresh(query: CallbackQuery, words: Words, id: str, version: int) -> Metho
 
 
 def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int) -> Method:
-    by = author(query.sender)
+    by = query.sender.author
     try:
         changed, before = store.change(id, Change(status=status), by, version)
     except VersionConflict:

@@ -1,31 +1,32 @@
-"""What Telegram sends, as far as it is used: updates, and the commands, reports and replies in them.
+"""What Telegram sends, as far as the bot uses it: updates, and the commands, reports, comments and buttons in them.
 
 https://core.telegram.org/bots/api#update
 """
 
+import json
 import re
 from typing import Annotated, NamedTuple
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from incident import ID_PATTERN
+from incident import ID_PATTERN, Status, derived_id
+from telegram.messages import REFRESH
 
-COMMAND = re.compile(
-    # Telegram ends a command at the first character that is none of its own; a letter of any script, or a slash, makes it none.
-    r"/incident(?P<s>s?)(?:_(?P<id>[0-9a-f]{32}))?(?:@[a-zA-Z0-9_]+)?(?![\w/<>])"
-    # What separates it from the text: punctuation that follows at once, or a dash or colon between spaces.
-    r"(?:[:;,.!?–—-]+|\s+[:;–—-](?=\s))?\s*(?P<text>.*)",
-    re.DOTALL | re.IGNORECASE,
+_PUNCTUATION = "[:;,.!?\u2026\u2010-\u2015\u2212-]+"  # with the ellipsis, Unicode's dashes, and the minus
+
+# The bot does not know its name, so a command for another bot (/incident@other_bot) counts, too. Telegram delivers these only
+# to bots that are administrators or have their privacy mode off.
+_COMMAND = re.compile(
+    # As Telegram finds commands: of ASCII characters, and none if a letter or digit of any script follows, or one of /<>.
+    r"(?ai:/incident(?P<s>s?)(?:_(?P<id>[0-9a-f]{32}))?(?:@\w{3,32}|(?!@)))(?![\w/<>])"
+    # Punctuation that follows at once, or stands between spaces, is no part of the text: the minus of -5 °C is.
+    rf"(?:{_PUNCTUATION}|\s+{_PUNCTUATION}(?=\s|$))?(?P<text>.*)",
+    re.DOTALL,
 )
-"""For `fullmatch`: `s` in /incidents, the id that is part of the command, and the text after it.
-
-The bot does not know its own name, so a command for another bot (`/incident@other_bot`) counts. Telegram delivers those only to
-bots that are administrators, or whose privacy mode is off.
-"""
-
-STAND_INS = {1087968824, 136817688, 777000}
-"""The users in place of an anonymous administrator, of a channel, and of Telegram itself."""
+_BUTTON = re.compile(
+    rf"(?P<action>{'|'.join(Status)}|{REFRESH}):(?P<id>{ID_PATTERN}):(?P<version>[1-9]\d{{0,8}})", re.ASCII
+)
 
 
 class _Object(BaseModel):
@@ -55,17 +56,28 @@ class User(_Object):
     last_name: Text = ""
     language_code: Text = ""
 
+    @property
+    def author(self) -> str:
+        """The user, for a history."""
+        return _author(self.id, f"{self.first_name} {self.last_name}")
+
 
 class Quote(_Object):
     """The part of another message that a reply quotes."""
 
     text: Text
     is_manual: bool = False
+    """Whether the sender chose it; otherwise it is the beginning of a message of another chat or topic."""
+
+
+class Origin(_Object):
+    date: int
 
 
 class ExternalReply(_Object):
-    """A message of another chat or topic, of which a reply has only this."""
+    """A message of another chat or topic that is replied to. Its text is known from the quote alone."""
 
+    origin: Origin
     chat: Chat | None = None
     message_id: int | None = None
 
@@ -73,7 +85,8 @@ class ExternalReply(_Object):
 class RepliedTo(_Object):
     message_id: int
     date: int = 0
-    edit_date: int | None = None
+    """Seconds since 1970."""
+    edit_date: int = 0
     sender: User | None = Field(None, alias="from")
     text: Text = ""
     caption: Text = ""
@@ -96,10 +109,19 @@ class Message(RepliedTo):
 
     @property
     def author(self) -> str:
-        """Who wrote it, for a history. Behind a stand-in user, that is the chat or channel, by its signature or title."""
-        if self.sender.id in STAND_INS and self.sender_chat:
+        """Who wrote it, for a history: a chat or channel by its signature or title if the sender only stands in for it."""
+        if self.sender_chat:
             return _author(self.sender_chat.id, self.author_signature or self.sender_chat.title)
-        return author(self.sender)
+        return self.sender.author
+
+    @property
+    def commented_id(self) -> str:
+        """The id of the incident that it comments on, as a reply to the bot's message about it; otherwise empty."""
+        replied = self.reply_to_message
+        if not replied or not replied.sender or not replied.sender.is_bot:
+            return ""
+        ids = [line for line in replied.text.splitlines() if re.fullmatch(ID_PATTERN, line)]
+        return ids[-1] if ids and self.content else ""
 
 
 class _ButtonsMessage(_Object):
@@ -123,65 +145,92 @@ class Update(_Object):
     callback_query: CallbackQuery | None = None
 
 
+class Command(NamedTuple):
+    """/incident or /incidents."""
+
+    lists: bool
+    id: str
+    """The incident's id in the command's name, or as its whole text; empty if there is none."""
+    text: str
+
+
+class Button(NamedTuple):
+    """What a tap asks for."""
+
+    status: Status | None
+    """The status to set; None to refresh the message."""
+    id: str
+    version: int
+    """Of the incident, as the message shows it."""
+
+
 class Report(NamedTuple):
-    """A text to be recorded, and the message that identifies it."""
+    """A text to record."""
 
     text: str
-    chat_id: int
-    message_id: int
-    date: int = 0
-    """Seconds since 1970."""
-    edited: bool = False
+    ids: tuple[str, ...]
+    """The incident's id; if another text has been recorded under it, the next one."""
 
 
-def author(user: User) -> str:
-    """A user, for a history."""
-    return _author(user.id, f"{user.first_name} {user.last_name}")
+def command_in(text: str) -> Command | None:
+    found = _COMMAND.fullmatch(text)
+    if not found:
+        return None
+    text = found["text"].strip()
+    named = str(UUID(found["id"])) if found["id"] else text.lower()
+    return Command(bool(found["s"]), named if re.fullmatch(ID_PATTERN, named) else "", text)
+
+
+def button_in(data: str) -> Button | None:
+    found = _BUTTON.fullmatch(data)
+    if not found:
+        return None
+    status = None if found["action"] == REFRESH else Status(found["action"])
+    return Button(status, found["id"], int(found["version"]))
+
+
+def report_in(message: Message, command: Command) -> Report | None:
+    """What a command reports: the text after it, or else what it quotes or replies to; None if that has no text."""
+    if command.text:
+        return Report(command.text, _ids(message.chat.id, message.message_id, message.date, message.edit_date))
+    quote, replied = message.quote, message.reply_to_message
+    if quote and (quote.is_manual or not replied or not replied.content):
+        text, ids = quote.text, _quote_ids(message, quote)
+    elif replied:
+        text, ids = replied.content, _ids(message.chat.id, replied.message_id, replied.date, replied.edit_date)
+    else:
+        return None
+    inner = command_in(text)
+    text = inner.text if inner else text
+    return Report(text, ids) if text else None
+
+
+def _ids(chat_id: int, message_id: int, date: int, edit_date: int = 0) -> tuple[str, ...]:
+    """Those of the report that a message is: by its number, then by its number and date.
+
+    In basic groups and private chats each bot account counts the messages for itself, so that numbers come again after a change
+    of bots, with another text. That of an edited message says nothing: it counts as reported under its number.
+    """
+    message = ("telegram-message", str(chat_id), str(message_id))
+    if edit_date:
+        return (derived_id(*message),)
+    return derived_id(*message), derived_id(*message, str(date))
+
+
+def _quote_ids(message: Message, quote: Quote) -> tuple[str, ...]:
+    """A quote that its sender chose is a report of its own, beside others of the same message. Otherwise it stands for its message."""
+    chat_id, message_id, date = message.chat.id, 0, message.date
+    if external := message.external_reply:
+        chat_id = external.chat.id if external.chat else chat_id
+        message_id, date = external.message_id or 0, external.origin.date
+    elif replied := message.reply_to_message:
+        message_id, date = replied.message_id, replied.date
+    if message_id and not quote.is_manual:
+        return _ids(chat_id, message_id, date)
+    return (derived_id("telegram-quote", str(chat_id), str(message_id), str(date), json.dumps(quote.text)),)
 
 
 def _author(id: int, name: str) -> str:
     # At most 100 characters and 200 bytes, so that a thousand of them fit into an item.
     text = f"telegram:{id} {' '.join(name.split())}"
     return text[:100].encode()[:200].decode(errors="ignore").strip()
-
-
-def id_in(command: re.Match[str]) -> str:
-    """The incident's id that is part of a command, or all of its text; empty if there is none."""
-    if command["id"]:
-        return str(UUID(command["id"]))
-    text = command["text"].strip().lower()
-    return text if re.fullmatch(ID_PATTERN, text) else ""
-
-
-def report_in(message: Message, command: re.Match[str]) -> Report | None:
-    """What a command reports: the text after it, or else what it quotes or replies to."""
-    if text := command["text"].strip():
-        return _report(text, message.chat.id, message)
-    replied, quote, external = message.reply_to_message, message.quote, message.external_reply
-    if replied and not (quote and quote.is_manual):
-        return _report(_without_command(replied.content), message.chat.id, replied)
-    if replied and quote:
-        return _report(quote.text, message.chat.id, replied)
-    if quote and external and external.chat and external.message_id:
-        return Report(quote.text, external.chat.id, external.message_id)
-    return _report(quote.text, message.chat.id, message) if quote else None
-
-
-def _report(text: str, chat_id: int, message: RepliedTo) -> Report | None:
-    if not text:
-        return None
-    return Report(text, chat_id, message.message_id, message.date, edited=message.edit_date is not None)
-
-
-def _without_command(text: str) -> str:
-    command = COMMAND.fullmatch(text)
-    return command["text"].strip() if command else text
-
-
-def commented_id(message: Message) -> str:
-    """The id of the incident that a reply comments on: that of the bot's message; empty if it is no such reply."""
-    replied = message.reply_to_message
-    if not replied or not replied.sender or not replied.sender.is_bot:
-        return ""
-    ids = [line for line in replied.text.splitlines() if re.fullmatch(ID_PATTERN, line)]
-    return ids[-1] if ids else ""

@@ -24,7 +24,6 @@ CHAT = -1001234567890
 
 Fields = Mapping[str, object]
 """An object of Telegram's, by the names of its fields."""
-NONE: Fields = {}
 
 MAX_TEXT = {"sendMessage": 4096, "editMessageText": 4096, "answerCallbackQuery": 200}
 """UTF-16 code units."""
@@ -46,13 +45,13 @@ class Chat:
         self.chat = {"id": id, "type": "supergroup" if id < 0 else "private"}
         self._updates = 0
 
-    def message(self, text: str = "", by: Fields = ANNA, fields: Fields = NONE) -> Fields:
+    def message(self, text: str = "", by: Fields = ANNA, /, **fields: object) -> Fields:
         """A new message; it need not have a text. `fields` are others of its fields."""
-        return {"update_id": self._next(), "message": self.written(text, by, fields)}
+        return {"update_id": self._next(), "message": self.written(text, by, **fields)}
 
-    def written(self, text: str = "", by: Fields = ANNA, fields: Fields = NONE) -> Fields:
+    def written(self, text: str = "", by: Fields = ANNA, /, **fields: object) -> Fields:
         message = {"message_id": self._next(), "date": SENT, "chat": self.chat, "from": by}
-        return message | ({"text": text} if text else {}) | dict(fields)
+        return message | ({"text": text} if text else {}) | fields
 
     def tap(self, button: str, by: Fields = ANNA, message_id: int = 1) -> Fields:
         """A tap on a button, named by its callback data, below the bot's message."""
@@ -75,41 +74,33 @@ def body(update: Fields) -> str:
     return sent
 
 
-def deliver(api: httpx.Client, update: Fields | str, **headers: str) -> Call | None:
+def deliver(api: httpx.Client, update: Fields | str) -> Call | None:
     """Send an update to the webhook, which takes it; return what the bot is to do."""
     content = update if isinstance(update, str) else body(update)
-    response = api.post("/telegram", content=content, headers={"Content-Type": "application/json", **headers})
+    response = api.post("/telegram", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 200, response.text
     return call(response.json())
 
 
 def call(answer: dict[str, object]) -> Call | None:
     """The call in an answer, if there is one, which has to be one that Telegram accepts."""
-    from aiogram import methods, types
+    from aiogram import methods
 
     if not answer:
         return None
-    calls: dict[str, type[Call]] = {
-        "sendMessage": methods.SendMessage,
-        "editMessageText": methods.EditMessageText,
-        "answerCallbackQuery": methods.AnswerCallbackQuery,
-        "setMessageReaction": methods.SetMessageReaction,
-    }
     method = str(answer["method"])
+    kind: type[Call] = getattr(methods, method[0].upper() + method[1:])
     # As Telegram reads it: UTF-8, and no half of a surrogate pair in it.
-    made = calls[method].model_validate_json(json.dumps(answer, ensure_ascii=False).encode())
+    made = kind.model_validate_json(json.dumps(answer, ensure_ascii=False).encode())
     assert made.model_extra == {"method": method}
     assert not [field for part in _parts(made) for field in part.model_extra or {} if part is not made]
-    if isinstance(made, methods.SetMessageReaction):
-        return made
-    assert text(made) == text(made).strip()
-    assert units(text(made)) <= MAX_TEXT[method]
-    if isinstance(made, methods.AnswerCallbackQuery):
-        return made
-    assert made.chat_id is not None
-    assert "parse_mode" not in answer
-    assert isinstance(made.link_preview_options, types.LinkPreviewOptions)
-    assert made.link_preview_options.is_disabled is True
+    if method in MAX_TEXT:
+        assert text(made) == text(made).strip()
+        assert units(text(made)) <= MAX_TEXT[method]
+        assert "parse_mode" not in answer
+    if isinstance(made, methods.SendMessage | methods.EditMessageText):
+        assert answer["chat_id"]
+        assert answer["link_preview_options"] == {"is_disabled": True}
     if isinstance(made, methods.EditMessageText):
         assert made.message_id is not None
     for button in buttons(made).values():
@@ -170,12 +161,6 @@ def reacted(made: Call | None) -> SetMessageReaction:
     assert isinstance(made, SetMessageReaction), made
     assert [each.model_dump() for each in made.reaction or []] == [{"type": "emoji", "emoji": "👍"}]
     return made
-
-
-def message_id(update: Fields) -> int:
-    """The number of an update's message."""
-    number: int = json.loads(body(update))["message"]["message_id"]
-    return number
 
 
 def alerted(made: Call | None) -> str:

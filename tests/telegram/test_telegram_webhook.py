@@ -5,10 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from infra import telegram
-from telegram.update import COMMAND, Update
+from telegram.update import Update
+from tests.telegram.chat import Chat, deliver, sent
 
 API = "https://abc.execute-api.eu-central-1.amazonaws.com"
 PASTED = "123456:token'$(x)"
@@ -25,7 +27,7 @@ def programs(tmp_path: Path) -> Path:
 
 
 def test_the_printed_commands_set_the_webhook_with_its_key(programs: Path) -> None:
-    from aiogram.methods import SetWebhook  # here, as in tests/telegram.py
+    from aiogram.methods import SetWebhook  # here, as in chat.py
 
     ran = subprocess.run(
         ["sh", "-c", telegram.instructions(API, "incidents-2")],
@@ -53,7 +55,7 @@ def test_no_secret_is_printed() -> None:
     assert not re.search(r"inc_|\d{5}:", telegram.instructions(API, "incident-api"))
 
 
-def test_the_menu_has_the_commands_that_the_bot_answers() -> None:
+def test_the_menu_has_the_commands_that_the_bot_answers(api: httpx.Client) -> None:
     from aiogram.methods import SetMyCommands
     from aiogram.types import BotCommand
 
@@ -63,4 +65,4 @@ def test_the_menu_has_the_commands_that_the_bot_answers() -> None:
         commands = re.findall(r"^#   ([a-z0-9_]{1,32}) - (.{1,256})$", menu, re.MULTILINE)
         SetMyCommands(commands=[BotCommand(command=command, description=text) for command, text in commands])
         assert [command for command, _ in commands] == ["incident", "incidents"]
-        assert all(COMMAND.fullmatch(f"/{command}") for command, _ in commands)
+        assert all(sent(deliver(api, Chat().message(f"/{command}"))) for command, _ in commands)
