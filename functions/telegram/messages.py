@@ -103,12 +103,12 @@ ENGLISH = Words(
     usage="To report an incident, send:\n/incident what happened\n\nTo turn someone's message into an incident, reply to it "
     "with /incident\n\nTo comment on an incident, reply to the bot's message about it\n\n"
     "To see the incidents that are open or in progress, send /incidents",
-    not_a_report="Not recorded: the text has no visible characters or contains control characters. Describe in words what happened.",
+    not_a_report="Not recorded: the text is blank or contains control characters. Describe what happened in words.",
     not_found="There is no incident with this id.",
     up_to_date="Nothing has changed.",
-    somebody_else="Not changed: the incident has been updated since and is now “{}” ({}). Tap “Refresh” to see its latest state.",
+    somebody_else="Not changed: the incident has since been updated and is now “{}” ({}). Tap “Refresh” to see the changes.",
     too_much="Not changed: the incident has reached the limit of 1,000 changes or 100 KB of comments.",
-    not_a_comment="Not recorded: a comment has at most 1,000 characters, at least one of them visible and no control characters.",
+    not_a_comment="Not recorded: a comment must have visible text, at most 1,000 characters and no control characters.",
     unknown_button="This button no longer works. Send /incidents to find the incident.",
     someone="someone else",
     none_active="No incidents are open or in progress.",
@@ -119,7 +119,7 @@ ENGLISH = Words(
     hours="{} h",
     days="{} d",
     commands={
-        "incident": "report an incident; in reply to a message, report that message",
+        "incident": "report an incident, or turn the message you reply to into one",
         "incidents": "list the incidents that are open or in progress",
     },
 )
@@ -144,12 +144,12 @@ RUSSIAN = Words(
     usage="Чтобы сообщить об инциденте, напишите:\n/incident что случилось\n\nЧтобы сделать инцидентом чужое сообщение, "
     "ответьте на него командой /incident\n\nЧтобы прокомментировать инцидент, ответьте на сообщение бота о нём\n\n"
     "Чтобы увидеть инциденты, открытые и в работе, отправьте /incidents",
-    not_a_report="Не записано: в тексте нет видимых символов или есть управляющие. Опишите словами, что случилось.",
+    not_a_report="Не записано: текст пуст или содержит управляющие символы. Опишите словами, что случилось.",
     not_found="Инцидента с таким id нет.",
     up_to_date="Изменений нет.",
-    somebody_else="Не изменено: инцидент успели обновить, теперь он «{}» ({}). Нажмите «Обновить», чтобы увидеть его целиком.",
+    somebody_else="Не изменено: инцидент успели обновить, теперь он «{}» ({}). Нажмите «Обновить», чтобы увидеть изменения.",
     too_much="Не изменено: достигнут предел — 1000 изменений или 100 КБ комментариев.",
-    not_a_comment="Не записано: в комментарии может быть до 1000 символов, хотя бы один видимый и ни одного управляющего.",
+    not_a_comment="Не записано: комментарий должен быть не пустым, не длиннее 1000 символов и без управляющих символов.",
     unknown_button="Эта кнопка больше не работает. Отправьте /incidents, чтобы найти инцидент.",
     someone="кто-то другой",
     none_active="Нет инцидентов, открытых или в работе.",
@@ -160,7 +160,7 @@ RUSSIAN = Words(
     hours="{} ч",
     days="{} д",
     commands={
-        "incident": "сообщить об инциденте; в ответ на сообщение — сделать инцидентом его",
+        "incident": "сообщить об инциденте или сделать инцидентом сообщение, на которое отвечаете",
         "incidents": "список инцидентов, открытых и в работе",
     },
 )
