@@ -192,7 +192,7 @@ def button_in(data: str) -> Button | None:
 def report_in(message: Message, command: Command) -> Report | None:
     """What a command reports: the text after it, or else what it quotes or replies to; None if that has no text."""
     if command.text:
-        return Report(command.text, _ids(message.chat.id, message.message_id, message.date, message.edit_date))
+        return Report(command.text, _ids(message.chat.id, message.message_id, message.date))
     quote, replied = message.quote, message.reply_to_message
     if quote and (quote.is_manual or not replied or not replied.content):
         text, ids = quote.text, _quote_ids(message, quote)

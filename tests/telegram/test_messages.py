@@ -93,8 +93,8 @@ def test_a_list_has_100_characters_of_a_description(length: int, shown: str) -> 
 
 @pytest.mark.parametrize(("length", "shown"), [(200, "x" * 200), (201, "x" * 199 + "…")])
 def test_a_history_has_200_characters_of_a_comment(length: int, shown: str) -> None:
-    history = [entry(), entry(2, "y", comment="x" * length)]
-    assert messages.incident_text(ENGLISH, incident("x"), history).endswith(f" y: {shown}")
+    history = [entry(), entry(2, "on call", comment="x" * length)]
+    assert messages.incident_text(ENGLISH, incident("x"), history).endswith(f":00 on call: {shown}")
 
 
 def test_the_longest_incident_takes_all_the_room_of_a_message() -> None:

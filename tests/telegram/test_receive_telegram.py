@@ -26,6 +26,7 @@ from tests.telegram.chat import (
     ANNA,
     BORIS,
     CHAT,
+    SENT,
     Chat,
     Fields,
     alerted,
@@ -222,6 +223,18 @@ def test_a_quote_is_reported_once(room: Room, replies: list[dict[str, object]], 
     assert room.descriptions() == descriptions
 
 
+OTHER_CHAT = {"external_reply": {**HIDDEN["external_reply"], "chat": {"id": -7, "type": "supergroup"}, "message_id": 5}}
+
+
+@pytest.mark.parametrize(
+    ("quoted", "where"), [(HERE, [CHAT, 5, SENT]), (OTHER_CHAT, [-7, 5, 1]), (HIDDEN, [CHAT, 0, 1])]
+)
+def test_a_quote_is_known_by_its_message_and_words(room: Room, quoted: Fields, where: list[int]) -> None:
+    sent(room.say("/incident", **quoting(PARTS[2], quoted)))
+    expected = derived_id("telegram-quote", *map(str, where), json.dumps(PARTS[2]))
+    assert [incident["id"] for incident in room.incidents()] == [expected]
+
+
 @pytest.mark.parametrize("said", ["", "@incident_bot", " \n ", ".", " ?", " —"])
 def test_the_command_alone_is_answered_with_its_usage(room: Room, said: str) -> None:
     for fields in ({}, TOPIC, HIDDEN):
@@ -252,8 +265,11 @@ def test_a_number_that_comes_again_is_another_report(room: Room) -> None:
     room.chat = Chat(4567)
     reports = [(1_700_000_000, "The old bot's pump"), (1_795_428_000, "The new bot's conveyor")]
     for date, said in reports * 2:
-        assert text(sent(room.say(f"/incident {said}", message_id=5, date=date))).startswith(said)
+        message = room.chat.written(f"/incident {said}", message_id=5, date=date)
+        for fields in (message, {"text": "/incident", "reply_to_message": message}):
+            assert text(sent(room.say(**fields))).startswith(said)
     assert room.descriptions() == [said for _, said in reports]
+    assert room.incidents()[0]["id"] == derived_id("telegram-message", "4567", "5", str(reports[1][0]))
 
 
 def test_an_edited_message_is_not_recorded_again(room: Room) -> None:
@@ -394,14 +410,14 @@ def test_a_reply_to_the_bots_message_is_a_comment(room: Room, fields: dict[str, 
         reaction = reacted(deliver(room.api, comment))
     assert (reaction.chat_id, reaction.message_id) == (CHAT, 7)
     # Repeated after another change, it still is one comment; written anew, it is another.
-    room.api.patch(f"/incidents/{incident_id}", json={"status": "in_progress"})
+    room.api.patch(f"/incidents/{incident_id}", json={"status": "in_progress", "comment": "Еду"})
     reacted(deliver(room.api, comment))
     reacted(room.say("", BORIS, date=4_000_000_000, **answer_to(answer), **fields))
     said = (COMMENT, BY_BORIS)
-    assert room.history(incident_id) == [("open", BY_ANNA), said, ("in_progress", None), said]
+    assert room.history(incident_id) == [("open", BY_ANNA), said, ("Еду", None), said]
     shown = text(edited(room.tap(f"refresh:{incident_id}:1")))
     assert "Статус: в работе\n" in shown
-    assert f" Boris: {COMMENT}\n" in shown
+    assert len(re.findall(rf" \d\d:\d\d Boris: {COMMENT}$", shown, re.MULTILINE)) == 2
 
 
 @pytest.mark.parametrize("replied", [{"from": ANNA}, {"text": "Hello"}, {"text": ""}])
@@ -411,13 +427,16 @@ def test_another_reply_is_no_comment(room: Room, replied: dict[str, object]) -> 
     assert len(room.history(room.incidents()[0]["id"])) == 1
 
 
-def test_a_comment_that_cannot_be_stored_says_why(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comment_that_cannot_be_stored_says_why(
+    room: Room, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = room.say(f"/incident {REPORT}")
     for said in ("x" * 1_001, "\u2800"):
         assert text(sent(room.say(said, **answer_to(answer)))) == RUSSIAN.not_a_comment
     assert text(sent(room.say("x", **answer_to(answer, text=UNKNOWN)))) == RUSSIAN.not_found
     monkeypatch.setattr(store, "MAX_CHANGES", 0)
     assert text(sent(room.say("x", **answer_to(answer)))) == RUSSIAN.too_much
+    assert logged(capsys)[1] == ["Conflicts"]
 
 
 # ---- repetitions
