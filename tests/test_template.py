@@ -7,87 +7,135 @@ from typing import cast
 import pytest
 from pydantic import JsonValue
 
+import api
 from infra.local import template
+from infra.openapi import INTEGRATIONS
 from tests.conftest import ROOT, TEMPLATE
 
-RESOURCES = cast("dict[str, JsonValue]", template.read(ROOT / "infra/monitoring.yaml")["Resources"])
-Properties = dict[str, JsonValue]
+Json = dict[str, JsonValue]
+DECLARED = cast("dict[str, Json]", template.read(template.PATH)["Resources"])
+MONITORING = cast("dict[str, Json]", template.read(ROOT / "infra/monitoring.yaml")["Resources"])
 
 
-def properties(resource: JsonValue) -> Properties:
-    assert isinstance(resource, dict)
-    found = resource["Properties"]
-    assert isinstance(found, dict)
-    return found
+def of_type(resources: dict[str, Json], prefix: str) -> list[str]:
+    return [name for name, each in resources.items() if str(each["Type"]).startswith(prefix)]
 
 
-ALARMS = {
-    name: properties(resource)
-    for name, resource in RESOURCES.items()
-    if isinstance(resource, dict) and resource["Type"] == "AWS::CloudWatch::Alarm"
-}
+def properties(resource: Json) -> Json:
+    return cast("Json", resource["Properties"])
+
+
+# ---- infra/monitoring.yaml
+
+
+ALARMS = {name: properties(MONITORING[name]) for name in of_type(MONITORING, "AWS::CloudWatch::Alarm")}
+OVER_FUNCTIONS = {"FunctionErrors": "Errors", "FunctionThrottles": "Throttles"}
+"""The alarms that sum up a metric of all functions, and the metric."""
+
+BODY, SUBSTITUTED = cast(
+    "list[JsonValue]", cast("Json", properties(MONITORING["Dashboard"])["DashboardBody"])["Fn::Sub"]
+)
+WIDGETS = json.loads(str(BODY).replace("${AlertsTruncatedAlarm}", ""))["widgets"]
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_says_what_to_do_and_tells_the_topic(name: str) -> None:
+def test_an_alarm_tells_the_topic_what_to_do(name: str) -> None:
     alarm = ALARMS[name]
     assert alarm["TreatMissingData"] == "notBreaching"  # no requests, no data
     assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Topic"}]
     assert len(str(alarm["AlarmDescription"])) > 50, "what is wrong, and what to do first"
-    periods, datapoints = alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])
-    assert isinstance(periods, int)
-    assert isinstance(datapoints, int)
-    # Somebody hears of it within a quarter of an hour.
-    assert 1 <= datapoints <= periods
-    assert int(str(alarm.get("Period", 60))) * periods <= 900
+    assert int(str(alarm.get("Period", 60))) * int(str(alarm["EvaluationPeriods"])) <= 900, "seconds until it is known"
 
 
-def test_an_alarm_over_functions_sums_up_all_of_them() -> None:
-    for name in ("FunctionErrors", "FunctionThrottles"):
-        sum_up, *metrics = listed(ALARMS[name]["Metrics"])
-        assert sum_up == {"Id": "functions", "Expression": "SUM(METRICS())"}
-        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
-        assert len(metrics) <= 10
-        assert all('"ReturnData": false' in json.dumps(metric) for metric in metrics)
+@pytest.mark.parametrize(
+    ("function", "condition"), [(name, DECLARED[name].get("Condition")) for name in TEMPLATE.functions(**INTEGRATIONS)]
+)
+def test_every_function_is_watched_and_shown(function: str, condition: JsonValue) -> None:
+    parameters = cast("Json", properties(DECLARED["Monitoring"])["Parameters"])
+    passed = {"Fn::If": [condition, {"Ref": function}, ""]} if condition else {"Ref": function}
+    names = [name for name, value in parameters.items() if value == passed]
+    assert names, "template.yaml: not a parameter of Monitoring"
+    reference = json.dumps({"Ref": names[0]})
+    for alarm, metric in OVER_FUNCTIONS.items():
+        lines = [line for line in map(json.dumps, cast("list[Json]", ALARMS[alarm]["Metrics"])) if reference in line]
+        assert lines, f"infra/monitoring.yaml: {alarm} does not watch it"
+        assert f'"MetricName": "{metric}"' in lines[0], "infra/monitoring.yaml"
+        assert ("AWS::NoValue" in lines[0]) == bool(condition), "infra/monitoring.yaml: an empty dimension is refused"
+    assert reference in json.dumps(SUBSTITUTED), "infra/monitoring.yaml: not among the dashboard's Functions"
 
 
-def listed(value: JsonValue) -> list[JsonValue]:
-    assert isinstance(value, list)
-    return value
+@pytest.mark.parametrize("alarm", OVER_FUNCTIONS)
+def test_an_alarm_over_functions_is_within_the_quota(alarm: str) -> None:
+    expression, *metrics = cast("list[Json]", ALARMS[alarm]["Metrics"])
+    assert expression["Expression"] == "SUM(METRICS())"
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+    assert len(metrics) <= 10
+    assert all('"ReturnData": false' in json.dumps(metric) for metric in metrics)
 
 
 def test_the_table_and_its_index_are_watched_apart() -> None:
     """CloudWatch counts the throttles of an index apart from those of its table."""
     for metric in ("WriteThrottleEvents", "ReadThrottleEvents"):
-        watched = [listed(alarm["Dimensions"]) for alarm in ALARMS.values() if alarm.get("MetricName") == metric]
+        watched = [
+            cast("list[Json]", alarm["Dimensions"]) for alarm in ALARMS.values() if alarm.get("MetricName") == metric
+        ]
         assert [len(dimensions) for dimensions in watched] == [1, 2]
 
 
-def test_an_alarm_is_mailed_where_there_is_an_address() -> None:
-    email = RESOURCES["Email"]
-    assert isinstance(email, dict)
-    assert email["Condition"] == "HasEmail"
-    assert properties(email)["Endpoint"] == {"Ref": "AlarmEmail"}
+def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
+    assert set(re.findall(r"\$\{(\w+)\.Arn\}", str([BODY, SUBSTITUTED]))) == set(ALARMS)
 
 
-def test_the_functions_may_write_their_log_and_no_other() -> None:
-    assert TEMPLATE.Resources["LogPolicy"].Properties["PolicyDocument"] == {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-                "Resource": {"Fn::GetAtt": "FunctionsLog.Arn"},
-            }
-        ],
-    }
+def test_the_metrics_that_are_counted_are_shown() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
+    counted = {*re.findall(r'\.count\("(\w+)"', source), *api.ERROR_METRICS.values()}
+    searched = r'Namespace=\\"\$\{MetricsNamespace\}\\" MetricName=\\"(\w+)|"\$\{MetricsNamespace\}", "(\w+)"'
+    assert counted == {name for found in re.findall(searched, str(BODY)) for name in found if name}
+
+
+def test_a_graph_has_no_more_searches_than_cloudwatch_takes() -> None:
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html
+    assert [widget for widget in WIDGETS if json.dumps(widget).count("SEARCH(") > 5] == []
+
+
+def test_alarms_are_mailed_where_there_is_an_address() -> None:
+    assert MONITORING["Email"]["Condition"] == "HasEmail"
+    assert properties(MONITORING["Email"])["Endpoint"] == {"Ref": "AlarmEmail"}
+
+
+# ---- template.yaml
+
+
+@pytest.mark.parametrize("name", of_type(DECLARED, "AWS::DynamoDB::Table"))
+def test_a_table_is_kept_and_can_be_restored(name: str) -> None:
+    table = DECLARED[name]
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert properties(table)["DeletionProtectionEnabled"] is True
+    assert properties(table)["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties(table)["BillingMode"] == "PAY_PER_REQUEST"
+    # Encrypted with the AWS owned key. With an SSESpecification it would be a key that KMS charges for.
+    # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.howitworks.html
+    assert "SSESpecification" not in properties(table)
+
+
+@pytest.mark.parametrize("name", of_type(DECLARED, "AWS::Logs::LogGroup"))
+def test_logs_are_kept_as_long_as_the_parameter_says(name: str) -> None:
+    assert properties(DECLARED[name])["RetentionInDays"] == {"Ref": "LogDays"}
+
+
+@pytest.mark.parametrize("name", of_type(DECLARED, "AWS::IAM::"))
+def test_a_policy_has_no_wildcard(name: str) -> None:
+    assert "*" not in json.dumps(properties(DECLARED[name]))
+
+
+def test_functions_may_write_their_log_and_no_other() -> None:
+    assert '"Resource": {"Fn::GetAtt": "FunctionsLog.Arn"}' in json.dumps(DECLARED["LogPolicy"])
+    assert TEMPLATE.Globals["Function"]["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
+
+
+def test_the_layer_fits_the_functions() -> None:
     settings = TEMPLATE.Globals["Function"]
-    assert settings["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
-
-
-def test_the_layer_is_for_the_functions_runtime_and_architecture() -> None:
-    settings = TEMPLATE.Globals["Function"]
-    layer = TEMPLATE.Resources["DependenciesLayer"].Properties
+    layer = properties(DECLARED["DependenciesLayer"])
     assert layer["CompatibleRuntimes"] == [settings["Runtime"]]
     assert layer["CompatibleArchitectures"] == settings["Architectures"] == [{"Ref": "Architecture"}]
     assert settings["Layers"] == [{"Ref": "DependenciesLayer"}]
@@ -104,53 +152,16 @@ def test_the_parameters_of_the_stack_reach_the_functions() -> None:
 
 
 def test_the_gateway_is_throttled_as_the_parameters_say() -> None:
-    assert TEMPLATE.Resources["IncidentApi"].Properties["DefaultRouteSettings"] == {
-        "ThrottlingRateLimit": {"Ref": "RequestsPerSecond"},
-        "ThrottlingBurstLimit": {"Ref": "RequestsAtOnce"},
-    }
-
-
-@pytest.mark.parametrize("log", ["AccessLog", "FunctionsLog"])
-def test_logs_are_kept_as_long_as_the_parameter_says(log: str) -> None:
-    assert TEMPLATE.Resources[log].Properties["RetentionInDays"] == {"Ref": "LogDays"}
+    throttle = json.dumps(properties(DECLARED["IncidentApi"])["DefaultRouteSettings"])
+    assert re.findall(r'"(\w+)": {"Ref": "(\w+)"}', throttle) == [
+        ("ThrottlingRateLimit", "RequestsPerSecond"),
+        ("ThrottlingBurstLimit", "RequestsAtOnce"),
+    ]
 
 
 def test_the_access_log_has_no_header_query_or_body() -> None:
-    settings = TEMPLATE.Resources["IncidentApi"].Properties["AccessLogSettings"]
-    assert isinstance(settings, dict)
-    logged = set(re.findall(r"\$context\.([\w.]+)", str(settings["Format"])))
-    assert logged <= {
-        "authorizer.caller",
-        "authorizer.reason",
-        "authorizer.error",
-        "error.message",
-        "identity.sourceIp",
-        "identity.userArn",
-        "integrationErrorMessage",
-        "integrationLatency",
-        "requestId",
-        "requestTime",
-        "responseLatency",
-        "routeKey",
-        "status",
-    }
-
-
-@pytest.mark.parametrize("name", ["IncidentsTable", "KeysTable"])
-def test_a_table_is_kept_and_can_be_restored(name: str) -> None:
-    raw = template.read(template.PATH)["Resources"]
-    assert isinstance(raw, dict)
-    table = raw[name]
-    assert isinstance(table, dict)
-    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
-    declared = properties(table)
-    assert declared["DeletionProtectionEnabled"] is True
-    assert declared["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-    assert declared["BillingMode"] == "PAY_PER_REQUEST"
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, each in TEMPLATE.Resources.items() if each.Type.startswith("AWS::IAM::")]
-)
-def test_a_policy_has_no_wildcard(name: str) -> None:
-    assert "*" not in json.dumps(TEMPLATE.Resources[name].Properties)
+    settings = cast("Json", properties(DECLARED["IncidentApi"])["AccessLogSettings"])
+    assert settings["DestinationArn"] == {"Fn::GetAtt": "AccessLog.Arn"}
+    logged = re.findall(r"\$context\.([\w.]+)", str(settings["Format"]))
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
+    assert [name for name in logged if re.match(r"(?i).*(header|query|body|path|agent|authorizer\.claims)", name)] == []
