@@ -5,6 +5,7 @@ import re
 from typing import cast
 
 import pytest
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from pydantic import JsonValue
 
 import api
@@ -165,3 +166,32 @@ def test_the_access_log_has_no_header_query_or_body() -> None:
     logged = re.findall(r"\$context\.([\w.]+)", str(settings["Format"]))
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
     assert [name for name in logged if re.match(r"(?i).*(header|query|body|path|agent|authorizer\.claims)", name)] == []
+
+
+# ---- infra/deploying-policy.json
+
+
+GENERATED = {
+    "AWS::Serverless::Function": ("AWS::Lambda::Function", "AWS::Lambda::Permission"),
+    "AWS::Serverless::HttpApi": ("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Stage"),
+    "AWS::Serverless::LayerVersion": ("AWS::Lambda::LayerVersion",),
+}
+"""The types that SAM makes of its own: https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-specification-generated-resources.html"""
+
+RESOURCE_TYPES = sorted(
+    {
+        resource_type
+        for each in (DECLARED | MONITORING).values()
+        for resource_type in GENERATED.get(str(each["Type"]), (str(each["Type"]),))
+        if resource_type != "AWS::Budgets::Budget"  # its schema has no handlers
+    }
+)
+
+
+@pytest.mark.parametrize("resource_type", RESOURCE_TYPES)
+def test_a_deployment_may_read_every_resource(resource_type: str) -> None:
+    """CloudFormation reads each resource that it has made, with the permissions of who deploys."""
+    allowed = (ROOT / "infra/deploying-policy.json").read_text().lower()  # as IAM compares actions
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", resource_type).schema
+    needed = {*schema["handlers"]["read"]["permissions"]} - {"kms:Decrypt"}  # for a customer's key alone
+    assert not [action for action in needed if f'"{action.lower()}"' not in allowed]
