@@ -113,20 +113,34 @@ def test_the_index_holds_every_field_of_an_incident() -> None:
     assert index["Projection"]["NonKeyAttributes"] == ["incident"]
 
 
-def test_every_route_asks_for_an_access_key() -> None:
-    auth = cast("dict[str, JsonValue]", TEMPLATE.Resources["IncidentApi"].Properties["Auth"])
-    assert auth["DefaultAuthorizer"] == "AccessKey"  # a literal: SAM resolves no intrinsic function here
-    authorizers = cast("dict[str, dict[str, JsonValue]]", auth["Authorizers"])
-    for authorizer in authorizers.values():
-        assert authorizer["FunctionArn"] == {"Fn::GetAtt": "AuthorizeFunction.Arn"}
+def authorizer(header: str) -> dict[str, JsonValue]:
+    """An authorizer that finds the access key in this header."""
+    return {
+        "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
+        "AuthorizerPayloadFormatVersion": "2.0",
+        "EnableSimpleResponses": True,
         # Without it, SAM gives the gateway no permission to call the function.
-        assert authorizer["EnableFunctionDefaultPermissions"] is True
+        "EnableFunctionDefaultPermissions": True,
         # Without the route, what is allowed on one would be allowed on every other for a minute.
-        assert '"Context": ["routeKey"]' in json.dumps(authorizer["Identity"])
-    for function in TEMPLATE.functions(**INTEGRATIONS).values():
-        for event in function.Events.values():
-            of_its_own = event.Properties.get("Auth")
-            assert of_its_own is None or of_its_own in [{"Authorizer": name} for name in authorizers]
+        "Identity": {"Headers": [header], "Context": ["routeKey"], "ReauthorizeEvery": 60},
+    }
+
+
+def test_every_route_asks_for_an_access_key() -> None:
+    assert TEMPLATE.Resources["IncidentApi"].Properties["Auth"] == {
+        "DefaultAuthorizer": "AccessKey",  # a literal: SAM resolves no intrinsic function here
+        "Authorizers": {
+            "AccessKey": authorizer("Authorization"),
+            "TelegramSecret": authorizer("X-Telegram-Bot-Api-Secret-Token"),
+        },
+    }
+    of_its_own = {
+        str(event.Properties["Path"]): event.Properties["Auth"]
+        for function in TEMPLATE.functions(**INTEGRATIONS).values()
+        for event in function.Events.values()
+        if "Auth" in event.Properties
+    }
+    assert of_its_own == {"/telegram": {"Authorizer": "TelegramSecret"}}
 
 
 def test_the_authorizer_is_always_there() -> None:
