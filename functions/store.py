@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from zlib import crc32
 
 from botocore.exceptions import ClientError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
-from dynamodb import CONNECTIONS, connect, translate_errors
+from dynamodb import CONNECTIONS, Unavailable, connect, translate_errors
 from incident import (
     ID_PATTERN,
     MAX_CHANGES,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import (
         AttributeValueTypeDef,
         GetItemOutputTypeDef,
+        KeysAndAttributesTypeDef,
         QueryInputTypeDef,
         QueryOutputTypeDef,
     )
@@ -45,6 +47,9 @@ TABLE = os.environ["TABLE_NAME"]
 INDEX = "by-status"
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
+BATCH = 100
+"""Keys in a BatchGetItem: DynamoDB's quota."""
+
 SPARE = 4
 """Incidents requested from a partition beyond its fair share of a page, so that fewer pages need a second round of queries."""
 
@@ -56,12 +61,15 @@ _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
 
 
 @translate_errors()
-def add(incident: Incident, by: str | None) -> Incident:
-    """Store an incident that `by` reports, unless its id is taken; return the incident that is stored under the id."""
+def add(incident: Incident, by: str | None, origin: str = "") -> Incident:
+    """Store an incident that `by` reports, unless its id is taken; return the incident that is stored under the id.
+
+    `origin` is what an integration wants to know again about where the report came from; `get_many` returns it.
+    """
     try:
         client.put_item(
             TableName=TABLE,
-            Item=item(incident, by),
+            Item=item(incident, by, origin),
             ConditionExpression="attribute_not_exists(id)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
@@ -99,6 +107,46 @@ def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator
         values = _plain(entry)
         yield HistoryEntry.model_validate(known | {"version": version} | values)
         known["status"] = values.get("status", known.get("status"))
+
+
+class Stored(NamedTuple):
+    """An incident as `get_many` finds it."""
+
+    incident: Incident | None
+    """None if the item cannot be read as an incident."""
+    origin: str
+
+
+def get_many(ids: Iterable[str]) -> dict[str, Stored]:
+    """Those of these incidents that are stored, by id, as of the last acknowledged write."""
+    found: dict[str, Stored] = {}
+    for item in get_items(dict.fromkeys(ids), "id, incident, origin"):
+        try:
+            incident = _incident(item)
+        except (KeyError, ValidationError):
+            incident = None
+        found[item["id"]["S"]] = Stored(incident, item["origin"]["S"] if "origin" in item else "")
+    return found
+
+
+def get_items(keys: Iterable[str], attributes: str) -> "Iterator[Item]":
+    """These attributes of every item of the table that has one of these keys, which must differ, in any order."""
+    asked: list[Item] = [{"id": {"S": key}} for key in keys]
+    while asked:
+        batch, asked = asked[:BATCH], asked[BATCH:]
+        found, rest = _get_batch({"Keys": batch, "ConsistentRead": True, "ProjectionExpression": attributes})
+        yield from found
+        if len(rest) == len(batch):  # DynamoDB throttles; otherwise, the response was full
+            raise Unavailable
+        asked += rest
+
+
+@translate_errors()
+def _get_batch(request: "KeysAndAttributesTypeDef") -> "tuple[list[Item], list[Item]]":
+    """The items, and the keys that have not been looked up."""
+    response = client.batch_get_item(RequestItems={TABLE: request})
+    rest = response.get("UnprocessedKeys", {}).get(TABLE)
+    return response["Responses"][TABLE], cast("list[Item]", rest["Keys"] if rest else [])
 
 
 def _read(id: str, attributes: str) -> "Item":
@@ -335,9 +383,10 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], Ba
     return [result for result in results if result is not None], next(filter(None, errors), None)
 
 
-def item(incident: Incident, by: str | None) -> "Item":
+def item(incident: Incident, by: str | None, origin: str = "") -> "Item":
     """The item of an incident that `by` reports."""
-    return {
+    reported: Item = {"origin": {"S": origin}} if origin else {}
+    return reported | {
         "id": {"S": incident.id},
         "status_shard": {"S": _status_shard(incident.status, incident.id)},
         "position": {"S": incident.position},

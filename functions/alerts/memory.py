@@ -8,28 +8,16 @@ from typing import TYPE_CHECKING
 
 import store
 from alerts.episode import Episode
-from dynamodb import Unavailable, translate_errors
+from dynamodb import translate_errors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-BATCH = 100
-"""Keys in a BatchGetItem: DynamoDB's quota."""
-
 
 def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
     """The latest episode of each of these alerts that has one, by the alert's key, as of the last acknowledged write."""
-    keys: list[dict[str, AttributeValueTypeDef]] = [{"id": {"S": alert}} for alert in dict.fromkeys(alerts)]
-    batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
-    return {item["id"]["S"]: _episode(item) for items in map(_get_batch, batches) for item in items}
-
-
-@translate_errors()
-def _get_batch(keys: "list[dict[str, AttributeValueTypeDef]]") -> "list[dict[str, AttributeValueTypeDef]]":
-    response = store.client.batch_get_item(RequestItems={store.TABLE: {"Keys": keys, "ConsistentRead": True}})
-    if response.get("UnprocessedKeys"):  # DynamoDB has throttled a part of the batch
-        raise Unavailable
-    return response["Responses"][store.TABLE]
+    found = store.get_items(dict.fromkeys(alerts), "id, episode")
+    return {item["id"]["S"]: _episode(item) for item in found}
 
 
 @translate_errors()
