@@ -5,7 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from botocore.awsrequest import AWSResponse
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WRITES = {"DeleteItem", "PutItem", "UpdateItem"}
+WRITES = {"DeleteItem", "PutItem", "TransactWriteItems", "UpdateItem"}
 ON_ITEMS = {"BatchGetItem", "GetItem", *WRITES}
 ON_THE_TABLE = {"DescribeTable", "ListTables", "Query", "Scan"}
 
@@ -64,6 +64,8 @@ class Database:
         _ask_moto("CreateTable", json.dumps(table).encode())
         self._table = dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
         self._lock = Lock()  # moto is not made for threads
+        self.changed = Event()
+        """Set by every write."""
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
@@ -73,6 +75,20 @@ class Database:
     def attach(self) -> None:
         """Answer the clients that this process makes from now on, without HTTP, which takes longer than most answers."""
         BUILTIN_HANDLERS.append(("before-call.dynamodb", self._answer_client))
+
+    def turn_stream_on(self) -> None:
+        """Record the incidents that are written from now on, in the same transaction, as the table's stream does."""
+        self._items.has_stream = True
+
+    def stream(self, limit: int) -> list[tuple[int, str]]:
+        """The stream's oldest records: their numbers, and the ids of the incidents."""
+        with self._lock:
+            return self._items.stream(limit)
+
+    def forget(self, number: int) -> None:
+        """Remove the stream's records up to this one."""
+        with self._lock:
+            self._items.forget(number)
 
     def close(self) -> None:
         """Release the data folder."""
@@ -109,8 +125,9 @@ class Database:
                 self._table.put_item(item)
             status, answer = _ask_moto(operation, body)
             if ids and operation in WRITES and status == 200:
-                stored = self._table.get_item(DynamoType({"S": ids[0]}))
-                self._items.write(ids[0], stored.to_json()["Attributes"] if stored else None)
+                found = [(key, self._table.get_item(DynamoType({"S": key}))) for key in ids]
+                self._items.write({key: item.to_json()["Attributes"] if item else None for key, item in found})
+                self.changed.set()
         finally:
             self._table.items.clear()
             reset_model_data()  # a list in which moto keeps every item that it has ever made, or copied for a response
@@ -150,7 +167,8 @@ def _error(status: int, name: str, message: str) -> tuple[int, bytes]:
 def _ids(body: bytes) -> list[str]:
     """The ids of the items that a request is about. Of one that names none, moto says what is wrong."""
     request = json.loads(body)
-    keys = [request.get("Key") or request.get("Item") or {}]
+    actions = [action for each in request.get("TransactItems", []) for action in each.values()] or [request]
+    keys = [action.get("Key") or action.get("Item") or {} for action in actions]
     for batch in request.get("RequestItems", {}).values():
         keys += batch["Keys"]
     return [key["id"]["S"] for key in keys if key]

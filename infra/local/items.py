@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,9 @@ class Items:
 
     A write that returns is on the disk; one that raises `sqlite3.Error` has changed nothing.
     """
+
+    has_stream = False
+    """Whether the stream records the items of the index that are stored from now on, until they are forgotten."""
 
     def __init__(self, folder: Path, keys: Keys) -> None:
         """Open the database; a new one takes over the journal of an earlier release. Raises `DataFolderError`."""
@@ -88,14 +91,36 @@ class Items:
         items: list[Item] = from_json(f"[{','.join(found)}]")
         return items
 
-    def write(self, id: str, item: Item | None) -> None:
-        """Store an item in place of any with this id; None deletes it."""
+    def write(self, items: Mapping[str, Item | None]) -> None:
+        """Store items, all or none, in place of any with the same ids; None deletes one. The stream records what is stored."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for key, item in items.items():
+                self._write(key, item)
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            # SQLite has ended the transaction by itself if the disk is full.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _write(self, id: str, item: Item | None) -> None:
         if item:
             place = [str(item[name]["S"]) if name in item else None for name in (self._keys.partition, self._keys.sort)]
             row = [id, *place, json.dumps(item, ensure_ascii=False)]
             self._database.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", row)
+            if self.has_stream and self._keys.sort in item:
+                self._database.execute("INSERT INTO stream (id) VALUES (?)", [id])
         else:
             self._database.execute("DELETE FROM items WHERE id = ?", [id])
+
+    def stream(self, limit: int) -> list[tuple[int, str]]:
+        """The oldest records of the stream: their numbers, and the ids of the items that were stored."""
+        return self._database.execute("SELECT number, id FROM stream ORDER BY number LIMIT ?", [limit]).fetchall()
+
+    def forget(self, number: int) -> None:
+        """Remove the stream's records up to this one."""
+        self._database.execute("DELETE FROM stream WHERE number <= ?", [number])
 
     def _open(self, path: Path, journal: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -113,6 +138,7 @@ class Items:
             if journal.exists():
                 self._import(journal)
             self._database.execute("COMMIT")
+        self._database.execute("CREATE TABLE IF NOT EXISTS stream (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT)")
 
     def _import(self, journal: Path) -> None:
         """Take over the items of earlier releases: a line holds an item after a write, or only its key after a delete."""
@@ -123,7 +149,7 @@ class Items:
                     break
                 try:
                     item = json.loads(line)
-                    self.write(item[self._keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
+                    self._write(item[self._keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise DataFolderError(
                         f"Line {number} of {journal} is not an incident. Restore the file from a copy, or delete this line: "

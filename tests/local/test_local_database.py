@@ -152,5 +152,22 @@ def test_other_requests_see_every_item(local: "DynamoDBClient") -> None:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     assert failed.value.response["Item"] == item(1)  # type: ignore[typeddict-item]  # boto3's types do not know of it
-    with pytest.raises(local.exceptions.ClientError, match="no TransactWriteItems"):
-        local.transact_write_items(TransactItems=[{"Delete": {"TableName": TABLE, "Key": key(1)}}])
+    with pytest.raises(local.exceptions.ClientError, match="no TransactGetItems"):
+        local.transact_get_items(TransactItems=[{"Get": {"TableName": TABLE, "Key": key(1)}}])
+
+
+def test_a_transaction_writes_all_or_nothing(local: "DynamoDBClient") -> None:
+    def write(condition: str) -> None:
+        local.transact_write_items(
+            TransactItems=[
+                {"Put": {"TableName": TABLE, "Item": item(1)}},
+                {"Delete": {"TableName": TABLE, "Key": key(2), "ConditionExpression": condition}},
+            ]
+        )
+
+    local.put_item(TableName=TABLE, Item=item(2))
+    with pytest.raises(local.exceptions.TransactionCanceledException):
+        write("attribute_not_exists(id)")
+    assert local.scan(TableName=TABLE)["Items"] == [item(2)]
+    write("attribute_exists(id)")
+    assert local.scan(TableName=TABLE)["Items"] == [item(1)]
