@@ -1,7 +1,7 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .DEFAULT_GOAL := help
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz mutants check format openapi lint-openapi \
-	bench bench-check bench-list bench-builds build deploy doctor smoke key keys copy-keys revoke telegram-webhook lock runtime
+	bench bench-check bench-list bench-builds build deploy doctor smoke key keys copy-keys revoke telegram-webhook telegram-token table-stream lock runtime
 
 PORT ?= 8000
 DATA ?= .local
@@ -59,7 +59,7 @@ mutants: .venv/for-all  ## put small bugs into the functions and show which no t
 	cd .mutants && ../$(python) -m mutmut run $(MUTANTS) && ../$(python) -m mutmut results
 
 e2e: runtime .venv/for-all .venv-sam/installed  ## deploy to an emulated AWS and test the API and the deployment there
-	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_integrations.py tests/e2e/test_account.py tests/e2e/test_aws.py
+	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_telling.py tests/e2e/test_integrations.py tests/e2e/test_account.py tests/e2e/test_aws.py
 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
 	$(build_environment) $(python) -m pytest --capture=no --on sam-local $(behaviour) tests/e2e/test_sam_local.py
@@ -84,9 +84,11 @@ lint-openapi:  ## lint the contract with Redocly's and Spectral's rules (needs N
 
 # ---- AWS
 
-# samconfig.toml's own overrides give way to any on the command line. The SAM CLI does not read AWS_REGION, and an empty value
-# only in quotation marks.
-overrides = $(if $(PARAMETERS),--parameter-overrides Architecture=arm64 $(patsubst %=,%='""',$(PARAMETERS)))
+# samconfig.toml's own overrides give way to any on the command line. The SAM CLI does not read AWS_REGION, and takes an empty
+# value, or one with spaces, only in quotation marks.
+with_overrides = set -- $(if $(PARAMETERS),Architecture=arm64 $(PARAMETERS)); \
+	for each; do set -- "$$@" "$${each%%=*}=\"$${each\#*=}\""; shift; done; \
+	$(build_environment) $(1) $${1:+--parameter-overrides} "$$@"
 where = $(if $(AWS_REGION),--region $(AWS_REGION)) $(if $(STACK),--stack-name $(STACK))
 how = $(if $(TAGS),--tags "$$TAGS") $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 
@@ -95,8 +97,8 @@ build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for 
 
 deploy: runtime .venv/for-run $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS"
-	$(build_environment) $(SAM) build --config-env prod $(overrides)
-	$(build_environment) $(SAM) deploy --config-env prod $(where) $(how) $(overrides)
+	$(call with_overrides,$(SAM) build --config-env prod)
+	$(call with_overrides,$(SAM) deploy --config-env prod $(where) $(how))
 
 doctor: .venv/for-run $(sam_installed)  ## say what a deployment needs and what is there (PARAMETERS="…" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS" --stack "$${STACK:-incident-api}" --runtime "$(RUNTIME)" --sam "$(SAM)"
@@ -120,7 +122,13 @@ copy-keys: .venv/for-run  ## accept another stack's access keys here, too: FROM=
 	$(access_keys) copy --table "$$FROM"
 
 telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot with the deployed API (STACK=name)
-	@PYTHONPATH=functions $(python) -m infra.telegram --stack "$${STACK:-incident-api}"
+	@PYTHONPATH=functions $(python) -m infra.telegram webhook --stack "$${STACK:-incident-api}"
+
+telegram-token: .venv/for-run  ## store the bot's token, which is asked for and not shown, in the account's SSM (STACK=name)
+	@PYTHONPATH=functions $(python) -m infra.telegram token --stack "$${STACK:-incident-api}"
+
+table-stream: .venv/for-run  ## turn on the stream of a table that is not the stack's own, and print its ARN: TABLE=name
+	@PYTHONPATH=functions $(python) -m infra.telegram stream --table "$$TABLE"
 
 # ---- benchmarks
 

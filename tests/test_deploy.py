@@ -72,12 +72,13 @@ def test_parameters_and_the_name_of_the_stack_are_passed_on(folder: Path) -> Non
     assert "--stack-name" not in deploy(folder)
     arguments = deploy(folder, "STACK=incidents-2", "PARAMETERS=Table=restored LogDays=7")
     assert arguments[3:5] == ["--stack-name", "incidents-2"]
-    assert arguments[5:] == ["--parameter-overrides", "Architecture=arm64", "Table=restored", "LogDays=7"]
+    assert arguments[5:] == ["--parameter-overrides", 'Architecture="arm64"', 'Table="restored"', 'LogDays="7"']
 
 
-def test_a_parameter_can_be_emptied(folder: Path) -> None:
+def test_a_parameter_may_be_empty_or_have_spaces(folder: Path) -> None:
     # The SAM CLI refuses `MappedApi=`.
-    assert deploy(folder, "PARAMETERS=MappedApi= LogDays=7")[-2:] == ['MappedApi=""', "LogDays=7"]
+    parameters = "PARAMETERS=MappedApi= RemindAt='cron(0 9 ? * MON-FRI *)'"
+    assert deploy(folder, parameters)[-2:] == ['MappedApi=""', 'RemindAt="cron(0 9 ? * MON-FRI *)"']
 
 
 def test_tags_and_consent_are_passed_on(folder: Path) -> None:
