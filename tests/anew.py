@@ -24,7 +24,7 @@ def gateway(configuration: dict[str, object] | None = None, **parameters: str) -
 
     others = _forget()
     with mock.patch.object(botocore.config, "Config", config), mock.patch.dict(os.environ):
-        gateway = Gateway(None, **INTEGRATIONS | parameters)
+        gateway = Gateway(**INTEGRATIONS | parameters)
         Client(gateway).get("/")  # it imports the functions at its first request
         try:
             yield gateway

@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TEMPLATE = template.load()
 
+EVERYTHING = INTEGRATIONS | {"TelegramTokenParameter": "/incident-api/telegram-token", "RemindAt": "rate(1 day)"}
+"""Values of the stack's parameters with which every function is deployed."""
+
 # Set before the functions are imported, as Lambda does. The region is not that of the local run's database.
 environment.isolate()
-os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**INTEGRATIONS))
+os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**EVERYTHING))
+os.environ["TELEGRAM_TOKEN_PARAMETER"] = ""  # the bot answers only, but where tests/telegram/conftest.py says otherwise
 
 CI = "CI" in os.environ
 ALLOWED_SKIPS: dict[str, str] = {}
@@ -128,7 +132,7 @@ def http_client(address: str) -> httpx.Client:
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
     """Where the gateway answers, with the functions in this process."""
-    return serve(Gateway(None, **INTEGRATIONS))
+    return serve(Gateway(**INTEGRATIONS))
 
 
 @pytest.fixture(scope="session")

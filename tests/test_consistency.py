@@ -17,11 +17,11 @@ from incident import Source
 from infra import keys
 from infra.local import template
 from infra.openapi import INTEGRATIONS
-from tests.conftest import ROOT, TEMPLATE
+from tests.conftest import EVERYTHING, ROOT, TEMPLATE
 
 ROUTES = TEMPLATE.routes(**INTEGRATIONS)
 FUNCTIONS = {
-    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**INTEGRATIONS).items()
+    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
 }
 """The module of each function."""
 
@@ -61,8 +61,10 @@ ACTIONS = {
     "AuthorizeFunction": {"GetItem"},
     "ReceiveAlertsFunction": {"BatchGetItem", "PutItem", "UpdateItem"},
     "ReceiveTelegramFunction": {"GetItem", "PutItem", "Query", "UpdateItem"},
+    "NotifyTelegramFunction": {"BatchGetItem", "GetItem", "Query", "UpdateItem", "ssm:GetParameter", "sqs:SendMessage"}
+    | {"DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"},
 }
-"""What each function may ask of DynamoDB. A function that is not listed is one that nobody has decided on."""
+"""What each function may ask, DynamoDB's actions without a prefix. A function that is not listed is one that nobody has decided on."""
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -77,7 +79,13 @@ def test_a_function_has_a_role_of_its_own(function: str) -> None:
     for resource, actions in statements(role.Properties["Policies"]):
         of_keys = '"KeysTable.Arn"' in resource
         assert of_keys == (function == "AuthorizeFunction")
-        assert of_keys or ":table/${Name}" in resource or "IncidentsTable.StreamArn" in resource
+        if actions == {"ssm:GetParameter"}:
+            assert resource.endswith(':parameter${TelegramTokenParameter}"}')
+        elif actions == {"sqs:SendMessage"}:
+            assert resource == '{"Fn::GetAtt": "UntoldQueue.Arn"}'
+        else:
+            assert of_keys or ":table/${Name}" in resource
+        assert (":table/${Name}/stream/*" in resource) == ("GetRecords" in actions)
         assert resource.count(f"/index/{store.INDEX}") == ("Query" in actions)
         allowed |= actions
     assert allowed == ACTIONS.get(function), "tests/test_consistency.py: ACTIONS"
@@ -105,6 +113,21 @@ def test_an_integration_is_deployed_only_on_request(parameters: dict[str, str], 
 
     assert deployed(**parameters) - deployed() == {route, function}
     assert {route, function} <= deployed(**INTEGRATIONS)
+
+
+def test_chats_are_told_only_on_request() -> None:
+    default = TEMPLATE.functions()
+    assert set(TEMPLATE.functions(**EVERYTHING)) - set(TEMPLATE.functions(**INTEGRATIONS)) == {"NotifyTelegramFunction"}
+    assert "NotifyTelegramFunction" not in default
+    told = TEMPLATE.Resources["NotifyTelegramFunction"].Condition
+    resources = {name for name, each in TEMPLATE.Resources.items() if each.Condition in (told, "Reminds")}
+    assert resources > {"UntoldQueue", "AlarmsToTelegram", "AlarmsToTelegramPermission", "Reminder", "ReminderRole"}
+
+
+def test_notify_telegram_writes_nothing_but_what_chats_were_told() -> None:
+    policies = json.dumps(TEMPLATE.Resources["NotifyTelegramRole"].Properties["Policies"])
+    (writing,) = re.findall(r'\{[^{}]*"dynamodb:UpdateItem".*?"Condition": (\{.*?\}\})', policies)
+    assert json.loads(writing) == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["telegram#*"]}}
 
 
 def test_the_index_holds_every_field_of_an_incident() -> None:
@@ -197,7 +220,7 @@ def test_few_modules_know_dynamodb() -> None:
     folder = ROOT / "functions"
     modules = [".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py")]
     aware = {module for module in modules if any(name.startswith(("boto", "types_boto")) for name in imports(module))}
-    assert aware == {"dynamodb", "store", "alerts.memory"}
+    assert aware == {"dynamodb", "store", "alerts.memory", "telegram.told", "telegram.bot"}  # the last one asks SSM
     assert 'os.environ["KEYS_TABLE"]' not in (ROOT / "functions/store.py").read_text()
     assert 'os.environ["TABLE_NAME"]' not in (ROOT / "functions/authorize.py").read_text()
 

@@ -21,9 +21,8 @@ KEY = {"Idempotency-Key": "another-secret"}
 
 
 @pytest.mark.usefixtures("table")
-def test_every_request_is_one_line_and_what_happened_is_counted() -> None:
-    log = io.StringIO()
-    api = Client(Gateway(log))
+def test_every_request_is_one_line_and_what_happened_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    api = Client(Gateway())
     created = api.post("/incidents", json=NEW, headers=KEY).get_json()
     incident_id = created["id"]
     path = f"/incidents/{incident_id}"
@@ -36,8 +35,9 @@ def test_every_request_is_one_line_and_what_happened_is_counted() -> None:
     api.get("/incidents")
     api.post("/incidents", json={"description": "a third secret", "source": "chat"})
 
-    assert "secret" not in log.getvalue()
-    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    log = capsys.readouterr().out
+    assert "secret" not in log
+    lines = [json.loads(line) for line in log.splitlines()]
     assert [(line["route"], line["status_code"], line.get("incident_id"), counted(line)) for line in lines] == [
         ("POST /incidents", 201, incident_id, {"IncidentsCreated", "source: partner"}),
         ("POST /incidents", 201, incident_id, {"Replays"}),
@@ -108,9 +108,8 @@ def test_every_metric_of_a_request_is_counted(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("table")
-def test_the_time_to_resolve_is_counted_once_the_work_ends() -> None:
-    log = io.StringIO()
-    api = Client(Gateway(log))
+def test_the_time_to_resolve_is_counted_once_the_work_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    api = Client(Gateway())
     created = api.post("/incidents", json=NEW).get_json()
     changes = [
         {"comment": "Called"},
@@ -122,7 +121,7 @@ def test_the_time_to_resolve_is_counted_once_the_work_ends() -> None:
         {"status": "closed"},  # and here, as it has been open again
     ]
     changed = [api.patch(f"/incidents/{created['id']}", json=change).get_json() for change in changes]
-    lines = [json.loads(line) for line in log.getvalue().splitlines()][1:]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()][1:]
     assert ["TimeToResolve" in line for line in lines] == [False, False, True, False, False, False, True]
     assert "StatusesSet" not in lines[0]
     took = datetime.fromisoformat(changed[2]["updated_at"]) - datetime.fromisoformat(created["created_at"])

@@ -17,7 +17,7 @@ import authorize
 from incident import Incident, Source, Status
 from infra import openapi
 from infra.openapi import INTEGRATIONS
-from tests.conftest import ROOT, TEMPLATE
+from tests.conftest import EVERYTHING, ROOT, TEMPLATE
 from tests.document import DOCUMENT
 
 PAGES = {
@@ -253,7 +253,13 @@ def grafana(template: str, status: str) -> str:
     return json.dumps(dict(zip(words[::2], words[1::2], strict=True)))
 
 
-CHECK, ALERT, MONITOR = examples("**Healthchecks.**", "json")
+def test_the_page_has_the_filter_of_the_stream() -> None:
+    mapping = TEMPLATE.functions(**EVERYTHING)["NotifyTelegramFunction"].Events["Changes"].Properties
+    filters = json.loads(json.dumps(mapping["FilterCriteria"]))["Filters"]
+    assert [json.loads(each["Pattern"]) for each in filters] == [json.loads(FILTER)], "infra/integrations.md"
+
+
+CHECK, ALERT, MONITOR, FILTER = examples("**Healthchecks.**", "json")
 CONTACT_POINT = examples("**Grafana** (12", "text")[0]
 
 

@@ -7,6 +7,7 @@ https://core.telegram.org/bots/api#sendmessage
 https://core.telegram.org/bots/api#answercallbackquery
 """
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -27,6 +28,9 @@ _MAX_HISTORY = 1200
 
 _MAX_EXCERPT = 100
 """The description's share of a line in a list."""
+
+_MAX_NAMED = 48
+"""The description's share of a line in a digest: 35 lines fit into a message."""
 
 _MAX_COMMENT = 200
 """A comment's share of a line in the history."""
@@ -71,6 +75,15 @@ class Words(NamedTuple):
     active: str
     older: str
     """With the command that lists what the message has no room for."""
+    digest: str
+    """With the number of incidents, and of those that are open or in progress."""
+    reminder: str
+    """With the number of incidents that are open or in progress."""
+    untold: str
+    """With the number of incidents that no chat has been told of."""
+    oldest: str
+    all: str
+    """With the command that lists what is open or in progress."""
     now: str
     minutes: str
     hours: str
@@ -114,6 +127,11 @@ ENGLISH = Words(
     none_active="No incidents are open or in progress.",
     active="Open or in progress, newest first:",
     older="Older: {}",
+    digest="New incidents: {}, of which {} are open or in progress.",
+    reminder="Incidents open or in progress: {}.",
+    untold="Of these, never announced in a chat: {}.",
+    oldest="Oldest first:",
+    all="All that are open or in progress: {}",
     now="just now",
     minutes="{} min",
     hours="{} h",
@@ -155,6 +173,11 @@ RUSSIAN = Words(
     none_active="Нет инцидентов, открытых или в работе.",
     active="Открытые и в работе, сначала новые:",
     older="Более ранние: {}",
+    digest="Новых инцидентов: {}, из них открытых и в работе: {}.",
+    reminder="Инцидентов, открытых и в работе: {}.",
+    untold="Из них в чатах не сообщалось: {}.",
+    oldest="Сначала самые давние:",
+    all="Все открытые и в работе: {}",
     now="только что",
     minutes="{} мин",
     hours="{} ч",
@@ -169,6 +192,12 @@ RUSSIAN = Words(
 def words(language_code: str) -> Words:
     """The words for a user's IETF language tag: Russian, or English for any other."""
     return RUSSIAN if language_code.partition("-")[0] == "ru" else ENGLISH
+
+
+def content(text: str, keyboard: Keyboard | None = None) -> dict[str, object]:
+    """What a message shows, as fields of the methods that send and edit one."""
+    shown: dict[str, object] = {"text": text, "link_preview_options": {"is_disabled": True}}
+    return shown | ({"reply_markup": keyboard} if keyboard else {})
 
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
@@ -232,14 +261,56 @@ def list_text(words: Words, incidents: Sequence[Incident]) -> str:
     text = words.active
     rest = ""
     for incident in incidents:
-        status = words.of(incident.status)
-        item = f"\n\n{age(words, incident.created_at)}, {status}: {_excerpt(incident)}\n/incident_{_hex(incident)}"
+        item = _item(words, incident)
         following = f"\n\n{words.older.format(f'/incidents_{_hex(incident)}')}"
         if _length(text + item + following) > MAX_TEXT:
             return text + rest
         text += item
         rest = following
     return text
+
+
+def _item(words: Words, incident: Incident) -> str:
+    status = words.of(incident.status)
+    excerpt = _clip(_one_line(incident), _MAX_EXCERPT)
+    return f"\n\n{age(words, incident.created_at)}, {status}: {excerpt}\n/incident_{_hex(incident)}"
+
+
+def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]) -> str:
+    """How many incidents there are, the names of some, and the command for the rest."""
+    text = words.digest.format(total, active) + "\n"
+    for incident in named:
+        text += f"\n{words.of(incident.status)}: {_clip(_one_line(incident), _MAX_NAMED)} /incident_{_hex(incident)}"
+    return f"{text}\n\n{words.all.format('/incidents')}"
+
+
+def reminder_text(words: Words, active: Sequence[Incident], untold: Sequence[Incident]) -> str:
+    """How many incidents are open or in progress, and as many as fit: first those of which no chat was told."""
+    text = words.reminder.format(len(active))
+    rest = f"\n\n{words.all.format('/incidents')}"
+    sections = [(words.untold.format(len(untold)), untold)] if untold else []
+    for heading, incidents in [*sections, (words.oldest, active)]:
+        section = f"\n\n{heading}"
+        for incident in incidents:
+            if _length(text + section + _item(words, incident) + rest) > MAX_TEXT:
+                break
+            section += _item(words, incident)
+        if section.endswith(heading):
+            break
+        text += section
+    return text + rest
+
+
+def alarm_text(message: str) -> str:
+    """An alarm, as CloudWatch describes it to a topic of SNS; anything else that is sent there as it is."""
+    try:
+        alarm = json.loads(message)
+        firing = alarm["NewStateValue"] == "ALARM"
+        text = f"{'🚨' if firing else '✅'} {alarm['AlarmName']}: {alarm['NewStateValue']}"
+        text += f"\n\n{alarm['AlarmDescription']}" if firing else ""
+    except (ValueError, KeyError, TypeError):
+        text = message
+    return _clip(text.strip() or "…", MAX_TEXT)
 
 
 def age(words: Words, time: str, now: datetime | None = None) -> str:
@@ -251,8 +322,8 @@ def age(words: Words, time: str, now: datetime | None = None) -> str:
     return words.now
 
 
-def _excerpt(incident: Incident) -> str:
-    return _clip(" ".join(incident.description.split()), _MAX_EXCERPT)
+def _one_line(incident: Incident) -> str:
+    return " ".join(incident.description.split())
 
 
 def _hex(incident: Incident) -> str:

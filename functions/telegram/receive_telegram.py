@@ -33,9 +33,9 @@ from incident import (
     TooManyComments,
     VersionConflict,
 )
-from telegram import messages
+from telegram import messages, told
 from telegram.messages import Words
-from telegram.update import CallbackQuery, Chat, Message, Report, Update, button_in, command_in, report_in
+from telegram.update import CallbackQuery, Chat, Message, RepliedTo, Report, Update, button_in, command_in, report_in
 
 MAX_BODY = 1024 * 1024
 """Bytes, far more than an update has: Telegram would repeat a refused one, and get the same response."""
@@ -43,8 +43,11 @@ MAX_BODY = 1024 * 1024
 app = Api(MAX_BODY)
 handler = app.resolve
 
-CHATS = set(os.environ["TELEGRAM_CHATS"].split(","))
-"""The ids of the chats that are served."""
+CHATS = {each.partition("/")[0]: each for each in reversed(os.environ["TELEGRAM_CHATS"].split(","))}
+"""The chats that are served by their ids: the first one as the parameter names it, with its topic if it has one."""
+
+NOTIFIES = bool(os.environ["TELEGRAM_TOKEN_PARAMETER"])
+"""Whether notify_telegram keeps the messages up to date that it knows."""
 
 Method = dict[str, object]
 """A call of a method of the Bot API, its name as `method`."""
@@ -87,7 +90,9 @@ def _answer_message(message: Message) -> Method | None:
     words = messages.words(message.sender.language_code)
     command = command_in(message.content)
     if not command:
-        return _comment(message, words, message.commented_id) if message.commented_id else None
+        replied = message.reply_to_message
+        commented = message.commented_id
+        return _comment(message, words, commented, replied) if replied and commented else None
     try:
         if command.lists:
             return _list(message, words, before=command.id)
@@ -113,7 +118,7 @@ def _record(message: Message, words: Words, report: Report) -> Method:
         return _send(message, words.not_a_report)
     for incident_id in report.ids:
         incident = Incident.report(new, id=incident_id)
-        stored = store.add(incident, message.author)
+        stored = store.add(incident, message.author, str(message.place))
         if stored.description == incident.description:
             break
     if stored == incident:
@@ -123,7 +128,7 @@ def _record(message: Message, words: Words, report: Report) -> Method:
     return _send_incident(message, words, incident.id)
 
 
-def _comment(message: Message, words: Words, id: str) -> Method:
+def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Method:
     """Add a comment to an incident, once for each message, and acknowledge it with a reaction."""
     by = message.author
     try:
@@ -139,6 +144,7 @@ def _comment(message: Message, words: Words, id: str) -> Method:
             for entry in history
         )
         if not repeated:
+            _adopt(message.chat, id, replied.message_id, 0)
             store.change(id, change, by)
     except IncidentNotFound:
         return _send(message, words.not_found)
@@ -159,9 +165,10 @@ def _answer_button(query: CallbackQuery) -> Method:
     button = button_in(query.data)
     if not button:
         return _alert(query, words.unknown_button)
+    kept = _adopt(query.message.chat, button.id, query.message.message_id, button.version)
     try:
         if button.status:
-            return _set_status(query, words, button.status, button.id, button.version)
+            return _set_status(query, words, button.status, button.id, button.version, kept=kept)
         return _refresh(query, words, button.id, button.version)
     except IncidentNotFound:
         return _alert(query, words.not_found)
@@ -177,12 +184,13 @@ def _refresh(query: CallbackQuery, words: Words, id: str, version: int) -> Metho
     return _edit(query, words, incident, history)
 
 
-def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int) -> Method:
+def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int, *, kept: bool) -> Method:
+    """Set a status, and show that, unless the message is `kept` up to date by notify_telegram."""
     by = query.sender.author
     try:
         changed, before = store.change(id, Change(status=status), by, version)
     except VersionConflict:
-        incident, history = store.get_with_history(id)
+        _, history = store.get_with_history(id)
         # Telegram repeats a tap whose answer it did not get. Others may have changed the incident since.
         repeated = any((entry.version, entry.status, entry.by) == (version + 1, status, by) for entry in history)
         if not repeated:
@@ -191,8 +199,15 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
     else:
         if before:
             app.count_change(before, changed)
-        incident, history = store.get_with_history(id)
-    return _edit(query, words, incident, history)
+    if kept:
+        app.log(incident_id=id)
+        return {"method": "answerCallbackQuery", "callback_query_id": query.id}
+    return _edit(query, words, *store.get_with_history(id))
+
+
+def _adopt(chat: Chat, id: str, message: int, version: int) -> bool:
+    """Whether notify_telegram keeps this message about an incident up to date: from now on, if it keeps no other in the chat."""
+    return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version) == message
 
 
 def _send(message: Message, text: str, keyboard: messages.Keyboard | None = None) -> Method:
@@ -200,14 +215,11 @@ def _send(message: Message, text: str, keyboard: messages.Keyboard | None = None
     method: Method = {
         "method": "sendMessage",
         "chat_id": message.chat.id,
-        "text": text,
-        "link_preview_options": {"is_disabled": True},
         "reply_parameters": {"message_id": message.message_id, "allow_sending_without_reply": True},
+        **messages.content(text, keyboard),
     }
-    if message.is_topic_message and message.message_thread_id:
-        method["message_thread_id"] = message.message_thread_id
-    if keyboard:
-        method["reply_markup"] = keyboard
+    if message.thread:
+        method["message_thread_id"] = message.thread
     return method
 
 
@@ -224,9 +236,7 @@ def _edit(query: CallbackQuery, words: Words, incident: Incident, history: list[
         "method": "editMessageText",
         "chat_id": query.message.chat.id,
         "message_id": query.message.message_id,
-        "text": messages.incident_text(words, incident, history),
-        "link_preview_options": {"is_disabled": True},
-        "reply_markup": messages.keyboard(words, incident),
+        **messages.content(messages.incident_text(words, incident, history), messages.keyboard(words, incident)),
     }
 
 

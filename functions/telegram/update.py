@@ -5,7 +5,7 @@ https://core.telegram.org/bots/api#update
 
 import json
 import re
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -42,6 +42,24 @@ def _encodable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 """Without half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+
+
+class Place(NamedTuple):
+    """The message that reported an incident, in the form that the store keeps."""
+
+    chat: int
+    message: int
+    thread: int
+    """Its topic; 0 for none."""
+
+    def __str__(self) -> str:
+        return f"telegram#{self.chat}#{self.message}#{self.thread}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """None for anything else."""
+        found = re.fullmatch(r"telegram#(-?\d+)#(\d+)#(\d+)", text)
+        return cls(*map(int, found.groups())) if found else None
 
 
 class Chat(_Object):
@@ -113,6 +131,15 @@ class Message(RepliedTo):
         if self.sender_chat:
             return _author(self.sender_chat.id, self.author_signature or self.sender_chat.title)
         return self.sender.author
+
+    @property
+    def thread(self) -> int:
+        """The number of its topic, if the group has topics; otherwise 0."""
+        return self.message_thread_id or 0 if self.is_topic_message else 0
+
+    @property
+    def place(self) -> Place:
+        return Place(self.chat.id, self.message_id, self.thread)
 
     @property
     def commented_id(self) -> str:

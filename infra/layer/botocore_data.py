@@ -1,4 +1,4 @@
-"""Cut botocore's data, in the folder that is named on the command line, down to what the functions ask of DynamoDB."""
+"""Cut botocore's data, in the folder that is named on the command line, down to what the functions ask of AWS."""
 
 import gzip
 import json
@@ -6,19 +6,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-OPERATIONS = ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")
+OPERATIONS = {
+    "dynamodb": ("BatchGetItem", "GetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"),
+    "ssm": ("GetParameter",),
+}
 """All that the functions' roles allow. One that botocore does not know fails the build."""
 
-MODEL = Path("dynamodb", "2012-08-10", "service-2.json.gz")
+MODELS = {"dynamodb": Path("dynamodb", "2012-08-10"), "ssm": Path("ssm", "2014-11-06")}
 
 Model = dict[str, dict[str, object]]
 
 
 def trim_endpoints(path: Path) -> None:
-    """Leave DynamoDB's endpoints alone."""
+    """Leave the endpoints of these services alone."""
     endpoints = json.loads(path.read_text())
     for partition in endpoints["partitions"]:
-        partition["services"] = {"dynamodb": partition["services"]["dynamodb"]}
+        partition["services"] = {name: each for name, each in partition["services"].items() if name in OPERATIONS}
     path.write_text(json.dumps(endpoints))
 
 
@@ -56,4 +59,5 @@ def _without_documentation(node: object) -> object:
 if __name__ == "__main__":
     data = Path(sys.argv[1])
     trim_endpoints(data / "endpoints.json")
-    trim_model(data / MODEL, OPERATIONS)
+    for service, operations in OPERATIONS.items():
+        trim_model(data / MODELS[service] / "service-2.json.gz", operations)

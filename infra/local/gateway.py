@@ -15,9 +15,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from threading import Lock
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -46,11 +46,15 @@ class Context:
 
     memory_limit_in_mb = 512
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, timeout: float = 25) -> None:
+        self._deadline = time.monotonic() + timeout
         self.function_name = function
         self.function_version = "$LATEST"
         self.invoked_function_arn = f"arn:aws:lambda:us-east-1:123456789012:function:{function}"
         self.aws_request_id = str(uuid.uuid4())
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(1000 * (self._deadline - time.monotonic()))
 
 
 Handler = Callable[[dict[str, object], Context], dict[str, object]]
@@ -66,12 +70,12 @@ class Gateway:
     One request at a time, as in an environment of Lambda's: Powertools keeps the current event in a global.
     """
 
-    def __init__(self, log: TextIO | None = None, /, **parameters: str) -> None:
+    def __init__(self, **parameters: str) -> None:
         """Give the functions the environment that the template declares for these parameters of the stack.
 
-        What the functions write to the standard output goes to `log`, if there is one, as it goes to CloudWatch on AWS.
+        What they write to the standard output goes to CloudWatch on AWS.
         """
-        self._log = log
+        self._reloading = Lock()
         self._parameters = parameters
         self._loaded: dict[str, int] = {}
         self._routes: list[Route] = []
@@ -92,8 +96,7 @@ class Gateway:
             return _message(431, "Request Header Fields Too Large")
         try:
             request.get_data()
-            with redirect_stdout(self._log or sys.stdout):
-                return self._answer(request)
+            return self._answer(request)
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
         except FunctionFailed as error:
@@ -145,7 +148,20 @@ class Gateway:
             headers=answer["headers"],
         )
 
+    def pass_on(self, records: list[dict[str, object]]) -> None:
+        """Give records of the table's stream to the functions on it. Raises what a function raises, who then wants them again."""
+        self._reload()
+        for name, function in self._functions.items():
+            if any(event.Type == "DynamoDB" for event in function.Events.values()):
+                module, _, handler = function.Handler.rpartition(".")
+                handle = getattr(importlib.import_module(module), handler)
+                handle(json.loads(json.dumps({"Records": records})), Context(name, function.Timeout))
+
     def _reload(self) -> None:
+        with self._reloading:  # requests and the stream are in threads of their own
+            self._load_changes()
+
+    def _load_changes(self) -> None:
         files = {entry.path: entry.stat().st_mtime_ns for entry in _sources(FUNCTIONS)}
         files[str(template.PATH)] = template.PATH.stat().st_mtime_ns
         if files == self._loaded:
@@ -165,8 +181,9 @@ class Gateway:
         self._functions = declared.functions(**self._parameters)
         self._cors = declared.cors(**self._parameters)
         self._base_path = declared.base_path(**self._parameters)
-        for route in self._routes:
-            importlib.import_module(route.handler.rpartition(".")[0])
+        for function in self._functions.values():
+            if function.Events:
+                importlib.import_module(function.Handler.rpartition(".")[0])
         self._loaded = files
 
 

@@ -3,15 +3,15 @@
 import logging
 import signal
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from infra.local import environment, template
+from infra.local import environment, telegram, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
 from infra.local.items import DataFolderError
-from infra.local.server import Server
+from infra.local.server import HOST, Server
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -32,12 +32,13 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
     logging.getLogger("infra.local").setLevel(logging.INFO)
     try:
         declared = template.load()
+        chats = telegram.start(parameters)
         declared.check(parameters)
         declared.environment(**parameters)  # what the functions will be given can be evaluated
         database = Database(data, declared)
         database.attach()
         log_file = (data / "functions.log").open("ab", buffering=0)
-        gateway = Gateway(_Log(log_file, encoding="utf-8", write_through=True), **parameters)
+        gateway = Gateway(**parameters)
         # From here on signals wait for sigwait: none reaches a thread of the server, or interrupts a line of this program.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         server = Server(gateway, port)
@@ -45,13 +46,17 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be used ({error}). Another one: make run PORT=8001")
-    # Before a function runs, which takes the standard output for itself. The port accepts connections already.
     print(f"The API answers on http://localhost:{server.port}{declared.base_path(**parameters)}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
-    server.start()
-    signal.sigwait(SIGNALS)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
-    server.stop()
+    with redirect_stdout(_Log(log_file, encoding="utf-8", write_through=True)):  # what the functions print
+        server.start()
+        if chats:
+            chats.tell(database, gateway, f"http://{HOST}:{server.port}{declared.base_path(**parameters)}/telegram")
+        signal.sigwait(SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
+        server.stop()
+        if chats:
+            chats.stop()
     database.close()
     print("Stopped.")

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.local import environment, template
+from infra.local import environment, telegram, template
 from infra.local.database import Database
 from infra.local.items import DataFolderError
 from infra.local.server import HOST, Server
@@ -59,7 +59,7 @@ def main() -> None:
         for name in declared.environment():
             os.environ.pop(name, None)
         database = Database(options.data, declared)
-        server = Server(database, options.database_port, host)
+        server = Server(telegram.with_token(database), options.database_port, host)
     except (DataFolderError, template.TemplateError) as error:
         sys.exit(str(error))
     except (OSError, OverflowError) as error:

@@ -137,7 +137,7 @@ class Aws:
     def deploy(self, source: Path = ROOT, /, **parameters: str) -> None:
         """Build the stack from this folder and deploy it; a parameter that is not named keeps its value."""
         parameters |= {"Architecture": ARCHITECTURE}  # they run on this machine
-        overrides = ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
+        overrides = ["--parameter-overrides", *(f'{name}="{value}"' for name, value in parameters.items())]
         build = self.folder / "build"
         self._sam("build", "--build-dir", str(build), *overrides, folder=source)
         _replace_metric_math(build / "Monitoring/template.yaml")
@@ -168,7 +168,8 @@ class Aws:
 
     def _without_monitoring(self) -> dict[str, dict[str, JsonValue]]:
         template = self._template()
-        template["Resources"].pop("Monitoring", None)
+        for name in ("Monitoring", "AlarmsToTelegram", "AlarmsToTelegramPermission"):
+            template["Resources"].pop(name, None)
         for name in ("Dashboard", "AlarmTopicArn"):
             template["Outputs"].pop(name, None)
         return template
@@ -219,11 +220,14 @@ class Aws:
         """The URL at which the emulator answers for the API to a client that resolves no names of AWS."""
         return f"{self.endpoint}/_aws/execute-api/{self.resource('IncidentApi')}"
 
-    def make(self, *arguments: str) -> str:
+    def make(self, *arguments: str, typed: str = "") -> str:
         """Run make with the administrator's credentials; return what it printed."""
         command = ["make", "--silent", *arguments, f"STACK={self.stack}"]
         environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint}
-        return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environment, input=typed, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return ran.stdout
 
     def make_key(self, name: str, role: str, source: str = "") -> str:
         """A new access key."""
@@ -322,7 +326,7 @@ def emulated() -> Iterator[Aws]:
             # The API answers under the very name that AWS would give it.
             "MINISTACK_HOST": f"{REGION}.amazonaws.com",
             "PATH": os.environ["PATH"],
-            "SERVICES": "acm,apigateway,cloudformation,cloudwatch,dynamodb,iam,lambda,logs,s3,sns,sts",
+            "SERVICES": "acm,apigateway,cloudformation,cloudwatch,dynamodb,dynamodbstreams,iam,kms,lambda,logs,s3,scheduler,sns,sqs,ssm,sts",
             "TMPDIR": folder,
         }
         with (Path(folder) / "ministack.log").open("wb") as log:

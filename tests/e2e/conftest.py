@@ -1,11 +1,13 @@
 """The stacks on the emulated AWS: the default one, and one with every integration that goes on with its table."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from infra.openapi import INTEGRATIONS
+from tests.conftest import EVERYTHING
 from tests.e2e.aws import Aws
+from tests.telegram.fake_telegram import TOKEN, RealClock, Telegram
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +18,18 @@ def deployed(deployment: object) -> Aws:
 
 
 @pytest.fixture(scope="session")
-def integrated(deployed: Aws) -> Aws:
+def bot_api() -> Iterator[tuple[Telegram, str]]:
+    """Telegram, and its address."""
+    telegram = Telegram(RealClock())
+    with telegram.listening() as address:
+        yield telegram, address
+
+
+@pytest.fixture(scope="session")
+def integrated(deployed: Aws, bot_api: tuple[Telegram, str]) -> Aws:
     stack = replace(deployed, stack="incident-api-integrations")
-    stack.deploy(Table=deployed.table, **INTEGRATIONS)
+    stream = deployed.make("table-stream", f"TABLE={deployed.table}").partition("TableStream=")[2].strip('"\n')
+    parameters = EVERYTHING | {"RemindAt": "rate(1 minute)", "TelegramApiUrl": bot_api[1], "TableStream": stream}
+    stack.deploy(Table=deployed.table, **parameters)
+    stack.make("telegram-token", typed=TOKEN)
     return stack

@@ -1,5 +1,7 @@
 """The API under `sam local start-api`, as `make sam-local` starts it."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +20,9 @@ import pytest
 from botocore.config import Config
 
 from infra.local import template
+from infra.local.sam import ARCHITECTURE
 from tests.e2e.aws import ROOT, SAM, free_port
+from tests.telegram.fake_telegram import TOKEN
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -40,6 +44,18 @@ class SamLocal:
     def client(self) -> httpx.Client:
         """A client of the API; a request that starts a container takes its time."""
         return httpx.Client(base_url=self.address, timeout=60)
+
+    def invoke(self, function: str, event: dict[str, object], **parameters: str) -> None:
+        """Run a function once, with this event. This machine is host.docker.internal to it."""
+        database = self.dynamodb.meta.endpoint_url.rpartition(":")[2]
+        parameters |= {"DynamoDBEndpoint": f"http://host.docker.internal:{database}", "Architecture": ARCHITECTURE}
+        overrides = [f'{name}="{value}"' for name, value in parameters.items()]
+        command = [*SAM, "local", "invoke", function, "--event", "-", "--add-host", "host.docker.internal:host-gateway"]
+        # For the SAM CLI, the values in its environment override those in the template.
+        declared = template.load().environment(**parameters)
+        environment = {name: value for name, value in os.environ.items() if name not in declared}
+        command += ["--parameter-overrides", *overrides]
+        subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(event), text=True, check=True)
 
     def stop(self) -> int:
         """Stop it as `kill` does, and return its exit status."""
@@ -64,7 +80,8 @@ def running() -> Iterator[SamLocal]:
         command += ["--database-port", "0", "--data", data]
         log = Path(data) / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+            environment = os.environ | {"TELEGRAM_TOKEN": TOKEN}
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment)
         try:
             # The build comes first: the attempts come ever later, the last one after two minutes.
             with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as client:

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from infra.local import template
-from infra.openapi import INTEGRATIONS
+from tests.conftest import EVERYTHING
 from tests.e2e.aws import FORBIDDEN, ROOT, UNAUTHORIZED, Aws, answer
 from tests.steps import bad_input, report
 
@@ -174,10 +174,10 @@ def test_the_gateway_may_call_each_function_for_its_routes_alone(deployed: Aws) 
 
 def test_a_package_has_all_that_its_function_imports(deployed: Aws) -> None:
     build = deployed.folder / "build"
-    for function, properties in template.load().functions(**INTEGRATIONS).items():
+    for function, properties in template.load().functions(**EVERYTHING).items():
         module = properties.Handler.removesuffix(".handler")
         environment = {"PYTHONPATH": f"{build / function}:{build / 'DependenciesLayer' / 'python'}"}
-        environment |= template.load().environment(**INTEGRATIONS) | {"AWS_DEFAULT_REGION": "eu-central-1"}
+        environment |= template.load().environment(**EVERYTHING) | {"AWS_DEFAULT_REGION": "eu-central-1"}
         runtime = ROOT / ".venv-sam/bin/python"
         subprocess.run([runtime, "-S", "-c", f"import {module}"], cwd=build, env=environment, check=True)
 

@@ -17,12 +17,14 @@ from infra.local import template
 from infra.openapi import INTEGRATIONS
 from tests.alerts import real_alertmanager
 from tests.alerts.real_alertmanager import until
+from tests.conftest import EVERYTHING
 from tests.e2e.aws import FORBIDDEN, UNAUTHORIZED, Aws, answer
 from tests.steps import report
-from tests.telegram.chat import Chat, buttons, deliver, edited, sent
+from tests.telegram.chat import CHAT, Chat, answered, buttons, deliver, sent
+from tests.telegram.fake_telegram import Telegram
 
 ROUTES = sorted(route.key for route in template.load().routes(**INTEGRATIONS))
-FUNCTIONS = sorted(template.load().functions(**INTEGRATIONS))
+FUNCTIONS = sorted(template.load().functions(**EVERYTHING))
 INTEGRATED = sorted(set(FUNCTIONS) - set(template.load().functions()))
 TELEGRAMS = "X-Telegram-Bot-Api-Secret-Token"
 
@@ -198,7 +200,7 @@ def test_what_the_bot_does_can_be_read_through_the_api(integrated: Aws, telegram
     shown = sent(deliver(telegram, chat.message("/incident Самокат #4567 не отвечает")))
     tap = chat.tap(buttons(shown)["В работу"])
     for _ in range(2):
-        edited(deliver(telegram, tap))
+        answered(deliver(telegram, tap))
     assert deliver(telegram, Chat(99).message("/incident In a chat that is not served")) is None
     with integrated.client() as api:
         (incident,) = api.get("/incidents?limit=1").json()
@@ -211,6 +213,20 @@ def test_the_webhook_to_set_is_the_stacks(integrated: Aws) -> None:
     printed = integrated.make("telegram-webhook")
     assert f"--data-urlencode url={integrated.output('ApiUrl')}/telegram" in printed
     assert f"STACK={integrated.stack}" in printed
+
+
+def test_telling_is_turned_off_and_on_on_a_live_stack(integrated: Aws, bot_api: tuple[Telegram, str]) -> None:
+    parameter = integrated.parameters["TelegramTokenParameter"]
+    integrated.set_parameters(TelegramTokenParameter="", RemindAt="")
+    with pytest.raises(ClientError, match="NotifyTelegramFunction"):
+        integrated.resource("NotifyTelegramFunction")
+    with integrated.client() as api:
+        report(api, "Meanwhile")
+    integrated.set_parameters(TelegramTokenParameter=parameter)
+    with integrated.client() as api:
+        report(api, "Afterwards")
+    until(lambda: "Afterwards" in str(bot_api[0].shown(CHAT)), "the chat shows it")
+    assert "Meanwhile" in str(bot_api[0].shown(CHAT)), "the stream keeps what happened meanwhile"
 
 
 def test_removing_a_stack_leaves_the_table_of_another(deployed: Aws, integrated: Aws) -> None:

@@ -30,6 +30,7 @@ from tests.telegram.chat import (
     Chat,
     Fields,
     alerted,
+    answered,
     body,
     buttons,
     call,
@@ -661,9 +662,9 @@ def test_telegram_repeats_an_update_when_dynamodb_fails(
 
 
 def test_the_parameter_is_a_list_of_chats() -> None:
-    for chats in ("-1001234567890", "4567", "-1,2,-3", ""):
+    for chats in ("-1001234567890", "4567", "-1,2,-3", "", "-1001234567890/42,5"):
         TEMPLATE.check({"TelegramChats": chats})
-    for wrong in (",", "1,", "1, 2", "@group", "-", "1\n", "1 2", "*"):
+    for wrong in (",", "1,", "1, 2", "@group", "-", "1\n", "1 2", "*", "1/", "/42", "1/2/3"):
         with pytest.raises(template.ParameterError):
             TEMPLATE.check({"TelegramChats": wrong})
 
@@ -676,8 +677,8 @@ PAGE = (ROOT / "infra/integrations.md").read_text().partition("\n## Telegram\n")
 def test_a_conversation_with_the_local_run(run_local: Callable[..., LocalRun]) -> None:
     room = Room(run_local("--parameters", f"TelegramChats={CHAT}").client)
     incident_id, below = room.record()
-    answer = edited(room.tap(below["В работу"], BORIS))
-    reacted(room.say(COMMENT, **answer_to(answer)))
+    answered(room.tap(below["В работу"], BORIS))
+    reacted(room.say(COMMENT, **answer_to(room.say(f"/incident {incident_id}"))))
     assert incident_id.replace("-", "") in text(sent(room.say("/incidents")))
     room.chat = Chat(4567)
     assert room.say(f"/incident {REPORT}") is None

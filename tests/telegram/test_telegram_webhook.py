@@ -1,16 +1,24 @@
-"""`make telegram-webhook`: what it prints does what it says. tests/e2e asks a stack for its address."""
+"""`make telegram-webhook`, whose printed commands do what they say, `make telegram-token` and `make table-stream`."""
 
 import json
 import re
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import boto3
 import httpx
 import pytest
 
 from infra import telegram
+from infra.keys import KeysError
 from telegram.update import Update
+from tests.conftest import TEMPLATE
 from tests.telegram.chat import Chat, deliver, sent
+from tests.telegram.fake_telegram import TOKEN, RealClock, Telegram
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
 
 API = "https://abc.execute-api.eu-central-1.amazonaws.com"
 PASTED = "123456:token'$(x)"
@@ -66,3 +74,34 @@ def test_the_menu_has_the_commands_that_the_bot_answers(api: httpx.Client) -> No
         SetMyCommands(commands=[BotCommand(command=command, description=text) for command, text in commands])
         assert [command for command, _ in commands] == ["incident", "incidents"]
         assert all(sent(deliver(api, Chat().message(f"/{command}"))) for command, _ in commands)
+
+
+# ---- make telegram-token, make table-stream; tests/e2e runs them against a stack
+
+
+@pytest.mark.usefixtures("dynamodb")
+def test_only_a_token_that_telegram_knows_is_stored() -> None:
+    ssm = boto3.client("ssm")
+    with Telegram(RealClock()).listening() as address:
+        assert telegram.store_token(TOKEN, address, "/t/telegram-token") == "incidents_bot"
+        with pytest.raises(KeysError, match="does not know this token") as refused:
+            telegram.store_token("123:wrong", address, "/t/telegram-token")
+    with pytest.raises(KeysError, match="Telegram cannot be asked") as unreachable:
+        telegram.store_token(TOKEN, "http://127.0.0.1:9", "/t/telegram-token")
+    stored = ssm.get_parameter(Name="/t/telegram-token", WithDecryption=True)["Parameter"]
+    assert (stored["Value"], stored["Type"]) == (TOKEN, "SecureString")
+    for failed, token in ((refused, "123:wrong"), (unreachable, TOKEN)):
+        assert token not in repr((failed.value, failed.value.__cause__))
+
+
+def test_the_stream_of_a_table_is_turned_on_once(dynamodb: "DynamoDBClient", table: str) -> None:
+    dynamodb.update_table(TableName=table, StreamSpecification={"StreamEnabled": False})
+    arn = telegram.turn_stream_on(table)
+    TEMPLATE.check({"TableStream": arn})
+    assert telegram.turn_stream_on(table) == arn
+
+
+def test_a_stream_without_new_images_is_refused(dynamodb: "DynamoDBClient", table: str) -> None:
+    dynamodb.update_table(TableName=table, StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"})
+    with pytest.raises(KeysError, match="no new images"):
+        telegram.turn_stream_on(table)

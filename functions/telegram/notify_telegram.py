@@ -1,0 +1,312 @@
+"""Tell the Telegram chats what becomes of incidents, whoever reports or changes them, what is still open, and of alarms.
+
+A function on the table's stream. A record only says that an incident has changed: the incident is read, and each chat's message
+is brought to its present version. Repeated, late and merged records therefore need no code of their own. What fails now and may
+succeed later raises an exception, and Lambda sends the whole batch again.
+
+https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-eventsourcemapping.html
+"""
+
+import cold_start
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+import log
+import store
+from incident import ACTIVE, Incident, IncidentNotFound
+from telegram import bot, messages, told
+from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Method, Refused, TryLater
+from telegram.told import Told
+from telegram.update import Place
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+CHATS = os.environ["TELEGRAM_CHATS"].split(",")
+WORDS = messages.words(os.environ["TELEGRAM_LANGUAGE"])
+
+MAX_SINGLES = 8
+"""New incidents of one batch that are announced one by one."""
+
+RESERVE = 15
+"""Seconds of the function's time that a call and what is remembered of it may take: nothing is waited for beyond that."""
+
+PAGE = 1000
+"""Incidents that the reminder reads at once."""
+
+
+class _Alarm(TypedDict):
+    Message: str
+
+
+class _Image(TypedDict):
+    Keys: dict[str, dict[str, str]]
+
+
+class _Record(TypedDict, total=False):
+    Sns: _Alarm
+    dynamodb: _Image
+
+
+class _Event(TypedDict, total=False):
+    Records: list[_Record]
+    """Of the stream, or of the alarms' topic; none for the reminder."""
+
+
+class Invocation:
+    """What the function has for its work: the time until which it may wait, what it counts, and its log line."""
+
+    def __init__(self, context: "LambdaContext") -> None:
+        self._deadline = time.time() + context.get_remaining_time_in_millis() / 1000 - RESERVE
+        self._request_id = context.aws_request_id
+        self._counts: Counter[str] = Counter()
+
+    def count(self, metric: str) -> None:
+        self._counts[metric] += 1
+
+    def log(self, **fields: str) -> None:
+        """Write a line about a part of the work."""
+        log.Line(request_id=self._request_id, **fields).write()
+
+    def skip(self, id: str, reason: str) -> None:
+        """Pass over what can never be told."""
+        self.count("NotificationsSkipped")
+        self.log(incident_id=id, skipped=reason)
+
+    def finish(self) -> None:
+        """Write the line about all of the work."""
+        line = log.Line(request_id=self._request_id)
+        for metric, number in self._counts.items():
+            line.count(metric, number)
+        if error := sys.exception():
+            line.add(exception=type(error).__name__, **({"reason": str(error)} if isinstance(error, TryLater) else {}))
+        line.write()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, or raise `TryLater` if there is not enough time."""
+        if time.time() + seconds > self._deadline:
+            raise TryLater("no time to wait", seconds)
+        time.sleep(seconds)
+
+
+def handler(event: "_Event", context: "LambdaContext") -> None:
+    """Handle records of the stream, an alarm, or the schedule. Raises `TryLater` or `Unavailable` to get the event again."""
+    invocation = Invocation(context)
+    try:
+        records = event.get("Records")
+        if records is None:
+            _tell_chats(invocation, _remind)
+        elif "Sns" in records[0]:
+            alarms = [messages.alarm_text(record["Sns"]["Message"]) for record in records]
+            _tell_chats(invocation, partial(_pass_on, alarms))
+        else:
+            changed = _read([record["dynamodb"]["Keys"]["id"]["S"] for record in records], invocation)
+            _tell_chats(invocation, partial(_tell, changed))
+    finally:
+        invocation.finish()
+
+
+def _tell_chats(invocation: Invocation, tell: Callable[["Destination"], None]) -> None:
+    """Tell every chat, each in a thread of its own, so that none waits for another; then raise the first error."""
+    destinations = [Destination(chat, invocation) for chat in CHATS]
+    with ThreadPoolExecutor(len(destinations)) as threads:
+        tasks = [threads.submit(tell, destination) for destination in destinations]
+    for task in tasks:
+        task.result()
+
+
+class Changed(NamedTuple):
+    """An incident that a chat may have to hear of, and the message that reported it, if one did."""
+
+    incident: Incident
+    origin: Place | None
+
+
+def _read(ids: Iterable[str], invocation: Invocation) -> list[Changed]:
+    """The incidents, oldest first. One that cannot be read is left out, and logged."""
+    changed = []
+    for incident_id, stored in store.get_many(ids).items():
+        if stored.incident:
+            changed.append(Changed(stored.incident, Place.parse(stored.origin)))
+        else:
+            invocation.skip(incident_id, "no incident")
+    return sorted(changed, key=lambda each: each.incident.position)
+
+
+class Destination:
+    """A chat that is told of incidents."""
+
+    def __init__(self, chat: str, invocation: Invocation) -> None:
+        self.chat = chat
+        self.invocation = invocation
+        self._address = ""
+
+    def send(self, text: str, keyboard: messages.Keyboard | None = None, reply_to: Place | None = None) -> int:
+        """Send a message to the chat's topic, or reply to one of the chat's; return its number."""
+        method: Method = {"method": "sendMessage", **messages.content(text, keyboard)}
+        thread = reply_to.thread if reply_to else int(self.chat.partition("/")[2] or 0)
+        if reply_to:
+            method["reply_parameters"] = {"message_id": reply_to.message, "allow_sending_without_reply": True}
+        if thread:
+            method["message_thread_id"] = thread
+        return self._call(method)
+
+    def edit(self, message: int, text: str, keyboard: messages.Keyboard | None = None) -> int:
+        """Edit a message, or send a new one if it is gone; return the number of the message that now says this."""
+        try:
+            self._call({"method": "editMessageText", "message_id": message, **messages.content(text, keyboard)})
+        except MessageGone:
+            self.claim()
+            return self.send(text, keyboard)
+        return message
+
+    def claim(self, limit: int = told.MAX_CALLS) -> None:
+        """Wait until the chat may get another message."""
+        while wait := told.claim_call(self.chat, time.time(), limit):
+            self.invocation.wait(wait)
+
+    def unreachable(self, error: Exception) -> None:
+        """Count and log that the chat does not take the bot's messages."""
+        self.invocation.count("ChatsUnreachable")
+        self.invocation.log(chat_id=self.chat, unreachable=str(error))
+
+    def _call(self, method: Method) -> int:
+        self._address = self._address or told.address(self.chat)
+        try:
+            self.invocation.count("TelegramCalls")
+            return bot.call(method | {"chat_id": int(self._address)})
+        except ChatMoved as moved:
+            told.remember_move(self.chat, moved.chat_id)
+            self._address = moved.chat_id
+            return bot.call(method | {"chat_id": int(self._address)})
+        except TryLater as error:
+            if error.seconds:
+                told.keep_quiet(self.chat, time.time() + error.seconds)
+            raise
+
+
+def _tell(changed: list[Changed], to: Destination) -> None:
+    """Bring what the chat has been told of these incidents up to date."""
+    known = told.told(to.chat, (each.incident.id for each in changed))
+    new: list[Changed] = []
+    edited: list[tuple[Changed, int]] = []
+    digests: dict[int, list[Incident]] = {}
+    for each in changed:
+        incident = each.incident
+        before = known.get(incident.id, Told())
+        if before.digest:
+            digests.setdefault(before.digest, []).append(incident)
+        if before.message and before.shown < incident.version:
+            edited.append((each, before.message))
+        # The response to the report has said version 1 already.
+        if not before.message and not before.digest and not (incident.version == 1 and _reported_in(to.chat, each)):
+            new.append(each)
+    try:
+        rest = new if len(new) > MAX_SINGLES else _announce(new, to)
+        if rest:
+            digests.setdefault(told.open_digest(to.chat, time.time()), []).extend(each.incident for each in rest)
+        for number, incidents in digests.items():
+            _bring_digest(number, incidents, to)
+        for each, message in edited:
+            to.claim()
+            _show(each, to, message)
+    except ChatUnreachable as error:
+        to.unreachable(error)
+
+
+def _reported_in(chat: str, changed: Changed) -> bool:
+    return changed.origin is not None and chat.partition("/")[0] == str(changed.origin.chat)
+
+
+def _announce(new: list[Changed], to: Destination) -> list[Changed]:
+    """Send a message for each; return those for which the chat has had too many of late, unless it is one alone."""
+    for place, each in enumerate(new):
+        last = len(new) == place + 1
+        while wait := told.claim_call(to.chat, time.time(), told.MAX_CALLS if last else told.MAX_SINGLE_CALLS):
+            if wait > told.CALL_INTERVAL and not last:
+                return new[place:]
+            to.invocation.wait(wait)
+        _show(each, to)
+    return []
+
+
+def _show(changed: Changed, to: Destination, message: int = 0) -> None:
+    """Show an incident in its message, or in a new one: where it was reported, as a reply to the report."""
+    try:
+        incident, history = store.get_with_history(changed.incident.id)
+    except IncidentNotFound:
+        return
+    text, keyboard = messages.incident_text(WORDS, incident, history), messages.keyboard(WORDS, incident)
+    try:
+        if message:
+            message = to.edit(message, text, keyboard)
+        else:
+            message = to.send(text, keyboard, changed.origin if _reported_in(to.chat, changed) else None)
+    except Refused as error:
+        to.invocation.skip(incident.id, str(error))
+    else:
+        told.remember(to.chat, incident.id, message, incident.version)
+
+
+def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> None:
+    """Let a digest count these incidents, and let its message show that."""
+    told.count(to.chat, number, incidents)
+    changes = told.digest(to.chat, number).changes
+    while (digest := told.digest(to.chat, number)).shown < changes:
+        if wait := told.claim_digest(to.chat, number, time.time()):
+            to.invocation.wait(wait)  # another function may show it meanwhile
+            continue
+        to.claim()
+        digest = told.digest(to.chat, number)
+        stored = store.get_many(digest.first)
+        named = [each for each in (stored[first].incident for first in digest.first if first in stored) if each]
+        text = messages.digest_text(WORDS, digest.total, digest.active, named)
+        try:
+            message = to.edit(digest.message, text) if digest.message else to.send(text)
+        except Refused as error:
+            to.invocation.skip(f"digest {number}", str(error))
+            break
+        told.remember_digest(to.chat, number, message, digest.changes)
+
+
+def _pass_on(alarms: list[str], to: Destination) -> None:
+    for text in alarms:
+        _send_text(text, to)
+
+
+def _remind(to: Destination) -> None:
+    """Remind the chat of what is open or in progress, and say what no chat has been told of."""
+    active: list[Incident] = []
+    page = store.newest(ACTIVE, PAGE)
+    while page:
+        active += page
+        page = store.newest(ACTIVE, PAGE, page[-1].position)
+    if not active:
+        return
+    active.reverse()
+    known = {id_told for chat in CHATS for id_told in told.told(chat, [each.id for each in active])}
+    rest = [each for each in active if each.id not in known]
+    stored = store.get_many(each.id for each in rest)
+    places = {each.id: Place.parse(stored[each.id].origin) for each in rest if each.id in stored}
+    untold = [
+        each for each in rest if not any(_reported_in(chat, Changed(each, places.get(each.id))) for chat in CHATS)
+    ]
+    _send_text(messages.reminder_text(WORDS, active, untold), to)
+
+
+def _send_text(text: str, to: Destination) -> None:
+    try:
+        to.claim()
+        to.send(text)
+    except (ChatUnreachable, Refused) as error:
+        to.unreachable(error)
+
+
+cold_start.finish()

@@ -1,0 +1,299 @@
+"""What each chat has been told: which message is about which incident, and when the bot may say more.
+
+These are items of the incidents' table, but no incidents: their keys begin with `telegram#`, and they have no place in the index.
+A chat is named as the stack's parameter names it, with its topic if it has one. Times are in seconds since 1970.
+"""
+
+import math
+import random
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import store
+from dynamodb import Unavailable, translate_errors
+from incident import ACTIVE, Incident
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+
+    Item = dict[str, AttributeValueTypeDef]
+
+MAX_CALLS = 15
+"""Calls a minute and chat. Telegram takes 20, and the webhook's answers are among them."""
+
+MAX_SINGLE_CALLS = 10
+"""Of these, the ones after which new incidents are no longer announced one by one."""
+
+CALL_INTERVAL = 1
+"""Seconds between two calls."""
+
+DIGEST_INTERVAL = 6
+"""Seconds between two edits of a digest."""
+
+DIGEST_OPEN = 600
+"""Seconds in which a digest takes new incidents. A later one is a new message, of which people are notified."""
+
+NAMED = 35
+"""Incidents that a digest names."""
+
+_MEMBERS = 99
+"""Of a transaction, beside the digest: DynamoDB's quota is 100."""
+
+_ATTEMPTS = 10
+
+
+class Told(NamedTuple):
+    """What a chat was told of an incident."""
+
+    message: int = 0
+    """The number of the message that is about it alone; 0 for none."""
+    shown: int = 0
+    """The incident's version that this message shows."""
+    digest: int = 0
+    """The digest that it is a part of; 0 for none."""
+    counted: int = 0
+    """The incident's version that the digest counts."""
+    active: int = 0
+    """1 if the digest counts it among those that are open or in progress."""
+
+
+class Digest(NamedTuple):
+    """A message about many incidents."""
+
+    message: int = 0
+    """Its number; 0 until it is sent."""
+    total: int = 0
+    active: int = 0
+    """How many of them are open or in progress."""
+    first: tuple[str, ...] = ()
+    """The ids of those that are named."""
+    changes: int = 0
+    """How often something in it has changed, and ..."""
+    shown: int = 0
+    """... how many of these changes the message shows."""
+
+
+def told(chat: str, ids: Iterable[str]) -> dict[str, Told]:
+    """What the chat was told of each of these incidents that it has heard of, by id."""
+    keys = {_key(chat, each): each for each in ids}
+    attributes = ", ".join(("id", *Told._fields))
+    return {keys[item["id"]["S"]]: Told(**_numbers(item, Told._fields)) for item in store.get_items(keys, attributes)}
+
+
+def remember(chat: str, id: str, message: int, version: int) -> None:
+    """Remember the message that shows this version of an incident."""
+    _update(_key(chat, id), message=message, shown=version)
+
+
+@translate_errors()
+def adopt(chat: str, id: str, message: int, version: int) -> int:
+    """Take a message that shows this version for the chat's own, unless it has one; return the number of the chat's own."""
+    try:
+        store.client.update_item(
+            TableName=store.TABLE,
+            Key={"id": {"S": _key(chat, id)}},
+            UpdateExpression="SET message = :message, shown = :version",
+            ConditionExpression="attribute_not_exists(message)",
+            ExpressionAttributeValues={":message": {"N": str(message)}, ":version": {"N": str(version)}},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except store.client.exceptions.ConditionalCheckFailedException as error:
+        return _numbers(store.existing_item(error), ("message",))["message"]
+    return message
+
+
+# ---- when the bot may say more
+
+
+def claim_call(chat: str, now: float, limit: int = MAX_CALLS) -> float:
+    """Claim one of the chat's calls of the minute; return 0, or else how many seconds to wait before trying again."""
+    while True:
+        item = _read(_key(chat))
+        known = item.get("calls")
+        calls = [float(each["N"]) for each in known["L"]] if known else []
+        recent = [call for call in calls if call > now - 60]
+        until = [float(item["quiet_until"]["N"])] if "quiet_until" in item else []
+        until += [recent[-1] + CALL_INTERVAL] if recent else []
+        until += [recent[-limit] + 60] if len(recent) >= limit else []
+        if until and max(until) > now:
+            return _wait(max(until) - now)
+        if _claim(chat, [*recent, now], known):
+            return 0
+
+
+@translate_errors()
+def _claim(chat: str, calls: list[float], known: "AttributeValueTypeDef | None") -> bool:
+    values: Item = {":calls": {"L": [{"N": str(call)} for call in calls]}}
+    try:
+        store.client.update_item(
+            TableName=store.TABLE,
+            Key={"id": {"S": _key(chat)}},
+            UpdateExpression="SET calls = :calls",
+            ConditionExpression="calls = :known" if known else "attribute_not_exists(calls)",
+            ExpressionAttributeValues=values | ({":known": known} if known else {}),
+        )
+    except store.client.exceptions.ConditionalCheckFailedException:  # another function has claimed one
+        return False
+    return True
+
+
+def keep_quiet(chat: str, until: float) -> None:
+    """Make no call before this time."""
+    _update(_key(chat), quiet_until=until)
+
+
+def address(chat: str) -> str:
+    """The chat's id: that of the supergroup that it has become, if it has."""
+    item = _read(_key(chat))
+    return item["moved_to"]["S"] if "moved_to" in item else chat.partition("/")[0]
+
+
+def remember_move(chat: str, chat_id: str) -> None:
+    """Remember the id of the supergroup that the chat has become."""
+    _update(_key(chat), moved_to=chat_id)
+
+
+# ---- digests
+
+
+@translate_errors()
+def open_digest(chat: str, now: float) -> int:
+    """The digest that takes the chat's new incidents."""
+    opened = {":opened": {"N": str(int(now))}, ":closed": {"N": str(now - DIGEST_OPEN)}}
+    try:
+        store.client.update_item(
+            TableName=store.TABLE,
+            Key={"id": {"S": _key(chat)}},
+            UpdateExpression="SET digest = :opened",
+            ConditionExpression="attribute_not_exists(digest) OR digest < :closed",
+            ExpressionAttributeValues=opened,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except store.client.exceptions.ConditionalCheckFailedException as error:
+        return _numbers(store.existing_item(error), ("digest",))["digest"]
+    return int(now)
+
+
+def digest(chat: str, number: int) -> Digest:
+    item = _read(_key(chat, f"digest#{number}"))
+    first = tuple(each["S"] for each in item["first"]["L"]) if "first" in item else ()
+    return Digest(first=first, **_numbers(item, set(Digest._fields) - {"first"}))
+
+
+def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
+    """Let a digest count these incidents as they are now, each of them once."""
+    for start in range(0, len(incidents), _MEMBERS):
+        some = incidents[start : start + _MEMBERS]
+        for _ in range(_ATTEMPTS):
+            known = told(chat, (incident.id for incident in some))
+            due = [each for each in some if known.get(each.id, Told()).counted < each.version]
+            if not due or _count(chat, number, due, known):
+                break
+            time.sleep(random.random() / 5)  # noqa: S311 (at random: not every function at the same time)
+        else:
+            raise Unavailable
+
+
+@translate_errors()
+def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[str, Told]) -> bool:
+    """Count them all; False if another function is counting in the same digest, or has counted one of them."""
+    room = max(0, NAMED - len(digest(chat, number).first))
+    new = [each.id for each in incidents if not known.get(each.id, Told()).counted]
+    active = sum((each.status in ACTIVE) - known.get(each.id, Told()).active for each in incidents)
+    values: Item = {
+        ":total": {"N": str(len(new))},
+        ":active": {"N": str(active)},
+        ":one": {"N": "1"},
+        ":none": {"L": []},
+        ":first": {"L": [{"S": each} for each in new[:room]]},
+    }
+    actions: list[TransactWriteItemTypeDef] = [
+        {
+            "Update": {
+                "TableName": store.TABLE,
+                "Key": {"id": {"S": _key(chat, f"digest#{number}")}},
+                # `first` and `total` are among DynamoDB's reserved words.
+                "UpdateExpression": "SET #first = list_append(if_not_exists(#first, :none), :first) "
+                "ADD #total :total, active :active, changes :one",
+                "ExpressionAttributeNames": {"#first": "first", "#total": "total"},
+                "ExpressionAttributeValues": values,
+            }
+        }
+    ]
+    for incident in incidents:
+        before = known.get(incident.id, Told()).counted
+        counted: Item = {
+            ":digest": {"N": str(number)},
+            ":version": {"N": str(incident.version)},
+            ":active": {"N": str(int(incident.status in ACTIVE))},
+        }
+        update: TransactWriteItemTypeDef = {
+            "Update": {
+                "TableName": store.TABLE,
+                "Key": {"id": {"S": _key(chat, incident.id)}},
+                "UpdateExpression": "SET digest = :digest, counted = :version, active = :active",
+                "ConditionExpression": "counted = :before" if before else "attribute_not_exists(counted)",
+                "ExpressionAttributeValues": counted | ({":before": {"N": str(before)}} if before else {}),
+            }
+        }
+        actions.append(update)
+    try:
+        store.client.transact_write_items(TransactItems=actions)
+    except store.client.exceptions.TransactionCanceledException:
+        return False
+    return True
+
+
+@translate_errors()
+def claim_digest(chat: str, number: int, now: float) -> float:
+    """Claim the digest's next edit; return 0, or else how many seconds to wait before trying again."""
+    try:
+        store.client.update_item(
+            TableName=store.TABLE,
+            Key={"id": {"S": _key(chat, f"digest#{number}")}},
+            UpdateExpression="SET edited = :now",
+            ConditionExpression="attribute_not_exists(edited) OR edited <= :earlier",
+            ExpressionAttributeValues={":now": {"N": str(now)}, ":earlier": {"N": str(now - DIGEST_INTERVAL)}},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except store.client.exceptions.ConditionalCheckFailedException as error:
+        return _wait(float(store.existing_item(error)["edited"]["N"]) + DIGEST_INTERVAL - now)
+    return 0
+
+
+def remember_digest(chat: str, number: int, message: int, shown: int) -> None:
+    """Remember the digest's message, and how many of its changes the message shows."""
+    _update(_key(chat, f"digest#{number}"), message=message, shown=shown)
+
+
+def _wait(seconds: float) -> float:
+    # In whole milliseconds: a time in seconds since 1970 plus less than a microsecond may be the same time.
+    return math.ceil(1000 * seconds) / 1000
+
+
+def _key(chat: str, about: str = "") -> str:
+    return f"telegram#{chat}#{about}" if about else f"telegram#{chat}"
+
+
+@translate_errors()
+def _read(key: str) -> "Item":
+    return store.client.get_item(TableName=store.TABLE, Key={"id": {"S": key}}, ConsistentRead=True).get("Item", {})
+
+
+@translate_errors()
+def _update(key: str, **attributes: str | float) -> None:
+    store.client.update_item(
+        TableName=store.TABLE,
+        Key={"id": {"S": key}},
+        UpdateExpression=f"SET {', '.join(f'{name} = :{name}' for name in attributes)}",
+        ExpressionAttributeValues={
+            f":{name}": {"S": value} if isinstance(value, str) else {"N": str(value)}
+            for name, value in attributes.items()
+        },
+    )
+
+
+def _numbers(item: "Item", names: Iterable[str]) -> dict[str, int]:
+    """Those of these attributes that the item has."""
+    return {name: int(item[name]["N"]) for name in names if name in item}

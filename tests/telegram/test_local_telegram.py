@@ -1,0 +1,99 @@
+"""`make run` tells a chat: on the terminal, or over the Bot API."""
+
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.alerts.real_alertmanager import until
+from tests.conftest import LocalRun
+from tests.steps import report
+from tests.telegram.chat import BORIS, CHAT, Chat, answered, buttons, call, deliver
+from tests.telegram.fake_telegram import TOKEN, Fault, RealClock, Telegram, refused
+
+PARAMETERS = ("--parameters", f"TelegramChats={CHAT} Alerts=enabled")
+Run = Callable[..., LocalRun]
+
+
+def printed(run: LocalRun, end: str) -> str:
+    """What the program prints up to a line that ends so."""
+    lines: list[str] = []
+    for line in run.output:
+        lines.append(line)
+        if line.rstrip().endswith(end):
+            break
+    return "".join(lines)
+
+
+def test_the_terminal_shows_what_the_chat_would(run_local: Run) -> None:
+    run = run_local(*PARAMETERS)
+    incident_id = report(run.client, "The report was not exported")["id"]
+    text = printed(run, "[Refresh]")
+    shown = f"    The report was not exported\n    \n    Status: open\n    {incident_id}\n    \n"
+    assert f"Chat {CHAT}, message 1 (new):\n{shown}    [Start work]  [Resolve]  [Close]\n    [Refresh]" in text
+    answered(deliver(run.client, Chat().tap(f"resolved:{incident_id}:1", BORIS, message_id=1)))
+    assert "message 1 (edited):" in printed(run, "[Refresh]")
+
+
+@pytest.fixture
+def telegram(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telegram]:
+    """The Bot API that the local run finds in its environment, with a token."""
+    telegram = Telegram(RealClock())
+    with telegram.listening() as address:
+        monkeypatch.setenv("TELEGRAM_API_URL", address)
+        monkeypatch.setenv("TELEGRAM_TOKEN", TOKEN)
+        yield telegram
+    telegram.assert_valid()
+
+
+def test_a_story_over_the_bot_api(run_local: Run, telegram: Telegram) -> None:
+    run = run_local(*PARAMETERS)
+    alert = {
+        "status": "firing",
+        "fingerprint": "1",
+        "startsAt": "2026-11-24T02:17:50Z",
+        "labels": {"alertname": "Down"},
+    }
+    run.client.post("/alerts", json={"alerts": [alert]})
+    until(lambda: len(telegram.shown(CHAT)) == 1, "the chat shows the alert")
+    ((number, message),) = telegram.chats[CHAT].items()
+    tap = Chat().tap(buttons(call({"method": "sendMessage", **message}))["Start work"], BORIS, message_id=number)
+    telegram.updates.append(dict(tap))
+    until(lambda: "in progress, Boris" in telegram.shown(CHAT)[0], "the tap is shown")
+    assert [each["status"] for each in run.client.get("/incidents").json()] == ["in_progress"]
+    telegram.updates.append(dict(Chat().message("/incident Reported in the chat", BORIS)) | {"update_id": 99})
+    until(lambda: any(text.startswith("Reported in the chat") for text in telegram.shown(CHAT)), "the bot answers")
+    run.client.post("/alerts", json={"alerts": [alert | {"status": "resolved"}]})
+    until(lambda: "Status: resolved" in telegram.shown(CHAT)[0], "the message says that it is over")
+    assert [each["method"] for each in telegram.calls].count("sendMessage") == 2
+    assert TOKEN not in run.stop(signal.SIGTERM)
+
+
+def test_a_failing_telegram_delays_no_write(run_local: Run, telegram: Telegram) -> None:
+    telegram.faults_of = {CHAT: Fault("stalls", stalls=True)}
+    run = run_local(*PARAMETERS)
+    report(run.client, "one")
+    until(lambda: len(telegram.calls) == 1, "Telegram is asked")
+    report(run.client, "two")  # which is answered, though Telegram does not answer
+    telegram.faults_of = {CHAT: refused(500, "Internal Server Error")}
+    telegram.over.set()
+    until(lambda: len(telegram.calls) > 1, "Telegram is asked again")
+    telegram.faults_of = {}
+    until(lambda: {text.split("\n")[0] for text in telegram.shown(CHAT)} == {"one", "two"}, "the chat hears of both")
+
+
+def test_what_a_killed_run_has_not_told_the_next_one_tells(run_local: Run, telegram: Telegram) -> None:
+    telegram.faults_of = {CHAT: refused(500, "Internal Server Error")}
+    run = run_local(*PARAMETERS)
+    report(run.client, "Before the crash")
+    run.stop(signal.SIGKILL)
+    telegram.faults_of = {}
+    run_local(*PARAMETERS)
+    until(lambda: len(telegram.shown(CHAT)) == 1, "the chat hears of it")
+
+
+def test_without_chats_nothing_is_told(run_local: Run, telegram: Telegram) -> None:
+    run = run_local()
+    report(run.client)
+    assert "Telegram" not in run.stop(signal.SIGTERM)
+    assert telegram.calls == []
