@@ -41,9 +41,9 @@ _NO_ACCESS = (
 Method = dict[str, object]
 """A call of a method of the Bot API, its name as `method`."""
 
-# At DEBUG, whatever the level of the root logger is, the one logs URLs, and the other what SSM answers.
-for each in ("urllib3", "botocore"):
-    logging.getLogger(each).setLevel(logging.INFO)
+# Whatever the level of the root logger is: urllib3 logs URLs, even in warnings, and botocore at DEBUG what SSM answers.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 # urllib3's own attempts would put the URL into the text of their exception.
 _http = urllib3.PoolManager(

@@ -65,7 +65,8 @@ class Invocation:
 
     def __init__(self, context: "LambdaContext") -> None:
         self._deadline = time.time() + context.get_remaining_time_in_millis() / 1000 - RESERVE
-        self._request_id = context.aws_request_id
+        self.id = context.aws_request_id
+        """The same where Lambda repeats an event that did not come from the stream."""
         self._counts: Counter[str] = Counter()
 
     def count(self, metric: str) -> None:
@@ -73,7 +74,7 @@ class Invocation:
 
     def log(self, **fields: str) -> None:
         """Write a line about a part of the work."""
-        log.Line(request_id=self._request_id, **fields).write()
+        log.Line(request_id=self.id, **fields).write()
 
     def skip(self, id: str, reason: str) -> None:
         """Pass over what can never be told."""
@@ -82,7 +83,7 @@ class Invocation:
 
     def finish(self) -> None:
         """Write the line about all of the work."""
-        line = log.Line(request_id=self._request_id)
+        line = log.Line(request_id=self.id)
         for metric, number in self._counts.items():
             line.count(metric, number)
         if error := sys.exception():
@@ -104,8 +105,8 @@ def handler(event: "_Event", context: "LambdaContext") -> None:
         if records is None:
             _tell_chats(invocation, _remind)
         elif "Sns" in records[0]:
-            alarms = [messages.alarm_text(record["Sns"]["Message"]) for record in records]
-            _tell_chats(invocation, partial(_pass_on, alarms))
+            text = messages.alarm_text(records[0]["Sns"]["Message"])  # SNS sends one at a time
+            _tell_chats(invocation, partial(_send_once, text))
         else:
             changed = _read([record["dynamodb"]["Keys"]["id"]["S"] for record in records], invocation)
             _tell_chats(invocation, partial(_tell, changed))
@@ -127,6 +128,8 @@ class Changed(NamedTuple):
 
     incident: Incident
     origin: Place | None
+    is_imported: bool = False
+    """Whether nothing has become of it since `make import` stored it."""
 
 
 def _read(ids: Iterable[str], invocation: Invocation) -> list[Changed]:
@@ -134,7 +137,8 @@ def _read(ids: Iterable[str], invocation: Invocation) -> list[Changed]:
     changed = []
     for incident_id, stored in store.get_many(ids).items():
         if stored.incident:
-            changed.append(Changed(stored.incident, Place.parse(stored.origin)))
+            imported = f"import#{stored.incident.version}"
+            changed.append(Changed(stored.incident, Place.parse(stored.origin), stored.origin == imported))
         else:
             invocation.skip(incident_id, "no incident")
     return sorted(changed, key=lambda each: each.incident.position)
@@ -144,9 +148,17 @@ class Destination:
     """A chat that is told of incidents."""
 
     def __init__(self, chat: str, invocation: Invocation) -> None:
-        self.chat = chat
         self.invocation = invocation
-        self._address = ""
+        self._configured = chat
+        self.chat = told.present_name(chat)
+
+    @property
+    def id(self) -> int:
+        return int(self.chat.partition("/")[0])
+
+    def has_reported(self, changed: Changed) -> bool:
+        """Whether the incident was reported in this chat."""
+        return changed.origin is not None and changed.origin.chat in (self.id, int(self._configured.partition("/")[0]))
 
     def send(self, text: str, keyboard: messages.Keyboard | None = None, reply_to: Place | None = None) -> int:
         """Send a message to the chat's topic, or reply to one of the chat's; return its number."""
@@ -172,20 +184,17 @@ class Destination:
         while wait := told.claim_call(self.chat, time.time(), limit):
             self.invocation.wait(wait)
 
-    def unreachable(self, error: Exception) -> None:
-        """Count and log that the chat does not take the bot's messages."""
-        self.invocation.count("ChatsUnreachable")
+    def log_unreachable(self, error: Exception) -> None:
+        """Log that the chat does not take the bot's messages."""
         self.invocation.log(chat_id=self.chat, unreachable=str(error))
 
     def _call(self, method: Method) -> int:
-        self._address = self._address or told.address(self.chat)
         try:
             self.invocation.count("TelegramCalls")
-            return bot.call(method | {"chat_id": int(self._address)})
+            return bot.call(method | {"chat_id": self.id})
         except ChatMoved as moved:
-            told.remember_move(self.chat, moved.chat_id)
-            self._address = moved.chat_id
-            return bot.call(method | {"chat_id": int(self._address)})
+            told.remember_move(self._configured, moved.chat_id)
+            raise TryLater("the group has become a supergroup") from moved
         except TryLater as error:
             if error.seconds:
                 told.keep_quiet(self.chat, time.time() + error.seconds)
@@ -206,7 +215,8 @@ def _tell(changed: list[Changed], to: Destination) -> None:
         if before.message and before.shown < incident.version:
             edited.append((each, before.message))
         # The response to the report has said version 1 already.
-        if not before.message and not before.digest and not (incident.version == 1 and _reported_in(to.chat, each)):
+        heard = before.message or before.digest or (incident.version == 1 and to.has_reported(each))
+        if not heard and not each.is_imported:
             new.append(each)
     try:
         rest = new if len(new) > MAX_SINGLES else _announce(new, to)
@@ -218,11 +228,8 @@ def _tell(changed: list[Changed], to: Destination) -> None:
             to.claim()
             _show(each, to, message)
     except ChatUnreachable as error:
-        to.unreachable(error)
-
-
-def _reported_in(chat: str, changed: Changed) -> bool:
-    return changed.origin is not None and chat.partition("/")[0] == str(changed.origin.chat)
+        to.invocation.count("ChatsUnreachable")
+        to.log_unreachable(error)
 
 
 def _announce(new: list[Changed], to: Destination) -> list[Changed]:
@@ -245,25 +252,33 @@ def _show(changed: Changed, to: Destination, message: int = 0) -> None:
         return
     text, keyboard = messages.incident_text(WORDS, incident, history), messages.keyboard(WORDS, incident)
     try:
-        if message:
-            message = to.edit(message, text, keyboard)
-        else:
-            message = to.send(text, keyboard, changed.origin if _reported_in(to.chat, changed) else None)
+        message = to.edit(message, text, keyboard) if message else _send_new(changed, to, text, keyboard)
     except Refused as error:
         to.invocation.skip(incident.id, str(error))
     else:
         told.remember(to.chat, incident.id, message, incident.version)
 
 
+def _send_new(changed: Changed, to: Destination, text: str, keyboard: messages.Keyboard) -> int:
+    if to.has_reported(changed):
+        try:
+            return to.send(text, keyboard, changed.origin)
+        except ChatUnreachable:  # the topic of the report may have been closed
+            to.claim()
+    return to.send(text, keyboard)
+
+
 def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> None:
     """Let a digest count these incidents, and let its message show that."""
     told.count(to.chat, number, incidents)
-    changes = told.digest(to.chat, number).changes
-    while (digest := told.digest(to.chat, number)).shown < changes:
-        if wait := told.claim_digest(to.chat, number, time.time()):
+    while (digest := told.digest(to.chat, number)).shown < digest.changes:
+        claimed = time.time()
+        if wait := told.claim_digest(to.chat, number, claimed):
             to.invocation.wait(wait)  # another function may show it meanwhile
             continue
         to.claim()
+        if told.claim_digest(to.chat, number, time.time(), claimed):
+            continue  # another one has claimed it, because this one has waited for long
         digest = told.digest(to.chat, number)
         stored = store.get_many(digest.first)
         named = [each for each in (stored[first].incident for first in digest.first if first in stored) if each]
@@ -273,12 +288,7 @@ def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> No
         except Refused as error:
             to.invocation.skip(f"digest {number}", str(error))
             break
-        told.remember_digest(to.chat, number, message, digest.changes)
-
-
-def _pass_on(alarms: list[str], to: Destination) -> None:
-    for text in alarms:
-        _send_text(text, to)
+        told.remember_digest(to.chat, number, message, digest.changes, time.time())
 
 
 def _remind(to: Destination) -> None:
@@ -291,22 +301,35 @@ def _remind(to: Destination) -> None:
     if not active:
         return
     active.reverse()
-    known = {id_told for chat in CHATS for id_told in told.told(chat, [each.id for each in active])}
-    rest = [each for each in active if each.id not in known]
+    untold = [each for each in _never_told(active) if not to.has_reported(each)]
+    _send_once(messages.reminder_text(WORDS, active, [each.incident for each in untold]), to)
+
+
+def _never_told(active: list[Incident]) -> list[Changed]:
+    """Those of the incidents of which no message is, in any chat."""
+    shown: set[str] = set()
+    for chat in map(told.present_name, CHATS):
+        known = told.told(chat, [each.id for each in active])
+        digests = {each.digest for each in known.values() if each.digest}
+        sent = {number for number in digests if told.digest(chat, number).message}
+        shown |= {incident_id for incident_id, each in known.items() if each.message or each.digest in sent}
+    rest = [each for each in active if each.id not in shown]
     stored = store.get_many(each.id for each in rest)
-    places = {each.id: Place.parse(stored[each.id].origin) for each in rest if each.id in stored}
-    untold = [
-        each for each in rest if not any(_reported_in(chat, Changed(each, places.get(each.id))) for chat in CHATS)
-    ]
-    _send_text(messages.reminder_text(WORDS, active, untold), to)
+    return [Changed(each, Place.parse(stored[each.id].origin)) for each in rest if each.id in stored]
 
 
-def _send_text(text: str, to: Destination) -> None:
+def _send_once(text: str, to: Destination) -> None:
+    """Send a text to the chat, unless an earlier attempt has."""
+    if told.is_event_told(to.chat, to.invocation.id):
+        return
     try:
         to.claim()
         to.send(text)
     except (ChatUnreachable, Refused) as error:
-        to.unreachable(error)
+        # Not counted: the alarm that counts them would ring because of its own message.
+        to.log_unreachable(error)
+    else:
+        told.remember_event(to.chat, to.invocation.id)
 
 
 cold_start.finish()

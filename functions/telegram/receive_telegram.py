@@ -199,6 +199,8 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
     else:
         if before:
             app.count_change(before, changed)
+        else:
+            kept = False  # notify_telegram hears of no change, yet the message may show another status
     if kept:
         app.log(incident_id=id)
         return {"method": "answerCallbackQuery", "callback_query_id": query.id}

@@ -31,6 +31,12 @@ CALL_INTERVAL = 1
 DIGEST_INTERVAL = 6
 """Seconds between two edits of a digest."""
 
+DIGEST_LEASE = 15
+"""Seconds in which nobody else edits a digest: longer than a call takes."""
+
+_EVENTS = 10
+"""Ids of events that are remembered of a chat."""
+
 DIGEST_OPEN = 600
 """Seconds in which a digest takes new incidents. A later one is a new message, of which people are notified."""
 
@@ -59,7 +65,10 @@ class Told(NamedTuple):
 
 
 class Digest(NamedTuple):
-    """A message about many incidents."""
+    """A message about many incidents.
+
+    What is counted and what is shown are two items: DynamoDB rejects a write to an item that a transaction is changing.
+    """
 
     message: int = 0
     """Its number; 0 until it is sent."""
@@ -143,15 +152,37 @@ def keep_quiet(chat: str, until: float) -> None:
     _update(_key(chat), quiet_until=until)
 
 
-def address(chat: str) -> str:
-    """The chat's id: that of the supergroup that it has become, if it has."""
+def present_name(chat: str) -> str:
+    """The chat, by the id of the supergroup that it has become, if it has: messages have other numbers there."""
     item = _read(_key(chat))
-    return item["moved_to"]["S"] if "moved_to" in item else chat.partition("/")[0]
+    _, slash, topic = chat.partition("/")
+    return f"{item['moved_to']['S']}{slash}{topic}" if "moved_to" in item else chat
 
 
 def remember_move(chat: str, chat_id: str) -> None:
     """Remember the id of the supergroup that the chat has become."""
     _update(_key(chat), moved_to=chat_id)
+
+
+def is_event_told(chat: str, event_id: str) -> bool:
+    """Whether the chat has been told of this event, such as an alarm, by an earlier attempt."""
+    return event_id in _events(chat)
+
+
+@translate_errors()
+def remember_event(chat: str, event_id: str) -> None:
+    events: Item = {":events": {"L": [{"S": each} for each in [*_events(chat), event_id][-_EVENTS:]]}}
+    store.client.update_item(
+        TableName=store.TABLE,
+        Key={"id": {"S": _key(chat)}},
+        UpdateExpression="SET events = :events",
+        ExpressionAttributeValues=events,
+    )
+
+
+def _events(chat: str) -> list[str]:
+    item = _read(_key(chat))
+    return [each["S"] for each in item["events"]["L"]] if "events" in item else []
 
 
 # ---- digests
@@ -176,9 +207,10 @@ def open_digest(chat: str, now: float) -> int:
 
 
 def digest(chat: str, number: int) -> Digest:
-    item = _read(_key(chat, f"digest#{number}"))
+    item = _read(_digest_key(chat, number)) | _read(_digest_key(chat, number, "shown"))
     first = tuple(each["S"] for each in item["first"]["L"]) if "first" in item else ()
-    return Digest(first=first, **_numbers(item, set(Digest._fields) - {"first"}))
+    # Functions that count at the same time may each have added the first ones.
+    return Digest(first=first[:NAMED], **_numbers(item, set(Digest._fields) - {"first"}))
 
 
 def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
@@ -212,7 +244,7 @@ def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[st
         {
             "Update": {
                 "TableName": store.TABLE,
-                "Key": {"id": {"S": _key(chat, f"digest#{number}")}},
+                "Key": {"id": {"S": _digest_key(chat, number)}},
                 # `first` and `total` are among DynamoDB's reserved words.
                 "UpdateExpression": "SET #first = list_append(if_not_exists(#first, :none), :first) "
                 "ADD #total :total, active :active, changes :one",
@@ -246,30 +278,42 @@ def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[st
 
 
 @translate_errors()
-def claim_digest(chat: str, number: int, now: float) -> float:
-    """Claim the digest's next edit; return 0, or else how many seconds to wait before trying again."""
+def claim_digest(chat: str, number: int, now: float, known: float = 0) -> float:
+    """Claim the digest's next edit for `DIGEST_LEASE`, or extend the claim of the `known` time.
+
+    Return 0, or else how many seconds to wait before trying again.
+    """
+    values: Item = {":lease": {"N": str(now + DIGEST_LEASE)}}
+    values |= {":known": {"N": str(known + DIGEST_LEASE)}} if known else {":now": {"N": str(now)}}
     try:
         store.client.update_item(
             TableName=store.TABLE,
-            Key={"id": {"S": _key(chat, f"digest#{number}")}},
-            UpdateExpression="SET edited = :now",
-            ConditionExpression="attribute_not_exists(edited) OR edited <= :earlier",
-            ExpressionAttributeValues={":now": {"N": str(now)}, ":earlier": {"N": str(now - DIGEST_INTERVAL)}},
+            Key={"id": {"S": _digest_key(chat, number, "shown")}},
+            UpdateExpression="SET next_edit = :lease",
+            ConditionExpression="next_edit = :known"
+            if known
+            else "attribute_not_exists(next_edit) OR next_edit <= :now",
+            ExpressionAttributeValues=values,
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except store.client.exceptions.ConditionalCheckFailedException as error:
-        return _wait(float(store.existing_item(error)["edited"]["N"]) + DIGEST_INTERVAL - now)
+        return _wait(float(store.existing_item(error)["next_edit"]["N"]) - now)
     return 0
 
 
-def remember_digest(chat: str, number: int, message: int, shown: int) -> None:
-    """Remember the digest's message, and how many of its changes the message shows."""
-    _update(_key(chat, f"digest#{number}"), message=message, shown=shown)
+def remember_digest(chat: str, number: int, message: int, shown: int, now: float) -> None:
+    """Remember the digest's message, and how many of its changes the message shows; the next edit is `DIGEST_INTERVAL` from now."""
+    key = _digest_key(chat, number, "shown")
+    _update(key, message=message, shown=shown, next_edit=now + DIGEST_INTERVAL)
+
+
+def _digest_key(chat: str, number: int, part: str = "counted") -> str:
+    return _key(chat, f"digest#{number}#{part}")
 
 
 def _wait(seconds: float) -> float:
     # In whole milliseconds: a time in seconds since 1970 plus less than a microsecond may be the same time.
-    return math.ceil(1000 * seconds) / 1000
+    return max(1, math.ceil(1000 * seconds)) / 1000
 
 
 def _key(chat: str, about: str = "") -> str:

@@ -91,8 +91,9 @@ class Database:
             self._items.forget(number)
 
     def close(self) -> None:
-        """Release the data folder."""
-        self._items.close()
+        """Release the data folder, once a request that has begun is answered."""
+        with self._lock:
+            self._items.close()
 
     def answer(self, operation: str, body: bytes) -> tuple[int, bytes]:
         """The status and the body of DynamoDB's response."""

@@ -1,6 +1,7 @@
 """The local run: the gateway, the functions and the database in one process, until a signal."""
 
 import logging
+import os
 import signal
 import sys
 from contextlib import redirect_stdout, suppress
@@ -58,5 +59,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         server.stop()
         if chats:
             chats.stop()
+    print("Stopped.", flush=True)
     database.close()
-    print("Stopped.")
+    if chats:
+        os._exit(0)  # a function may be waiting for Telegram to take more

@@ -81,6 +81,8 @@ class Chats:
 
     def tell(self, database: Database, gateway: Gateway, webhook: str) -> None:
         """Begin, with the changes that an earlier run has not told of."""
+        if self._screen:
+            self._screen.start()
         database.turn_stream_on()
         self._changed = database.changed
         self._begin(lambda: self._feed(database, gateway))
@@ -91,8 +93,6 @@ class Chats:
         """End, without waiting for Telegram: what is not told yet is told by the next run."""
         self._stopping.set()
         self._changed.set()
-        if self._screen:
-            self._screen.stop()
 
     def _begin(self, work: "Callable[[], None]") -> None:
         Thread(target=work, daemon=True).start()
@@ -110,6 +110,8 @@ class Chats:
             try:
                 gateway.pass_on([{"dynamodb": {"Keys": {"id": {"S": incident_id}}}} for _, incident_id in records])
             except Exception as error:  # as on AWS, where Lambda handles every exception that leaves a function
+                if self._stopping.is_set():
+                    return
                 log.warning(
                     "The chats could not be told (%s: %s). Trying again in %d s.", type(error).__name__, error, wait
                 )
@@ -172,7 +174,6 @@ def start(parameters: dict[str, str]) -> Chats | None:
         parameters["TelegramApiUrl"] = api_url = api_url or parameters.get("TelegramApiUrl", "https://api.telegram.org")
     else:
         screen = Server(Screen(), port=0)
-        screen.start()
         parameters["TelegramApiUrl"] = api_url = f"http://{HOST}:{screen.port}"
     # As SSM would answer the functions' client.
     answer = AWSResponse("", 200, HTTPHeaders(), None), _parameter(token or "local")

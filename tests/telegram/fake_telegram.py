@@ -93,6 +93,7 @@ class Fault(NamedTuple):
     body: str = ""
     done: bool = False
     stalls: bool = False
+    header: bytes = b""
 
     def __repr__(self) -> str:
         return self.name
@@ -206,12 +207,14 @@ class _Connection(BaseHTTPRequestHandler):
         if fault.stalls:
             self.telegram.over.wait()
         if fault.status:
-            self._answer(fault.status, fault.body)
+            self._answer(fault.status, fault.body, fault.header)
         return None
 
-    def _answer(self, status: int, body: str) -> None:
+    def _answer(self, status: int, body: str, header: bytes = b"") -> None:
         content = body.encode()
         self.send_response(status)
+        self.flush_headers()
+        self.wfile.write(header)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -226,9 +229,10 @@ def tell(*ids: str, timeout: float = 120) -> None:
     handle({"Records": [{"dynamodb": {"Keys": {"id": {"S": each}}}} for each in ids]}, timeout)
 
 
-def handle(event: dict[str, object], timeout: float = 120) -> None:
+def handle(event: dict[str, object], timeout: float = 120, request_id: str = "") -> None:
     """Call notify_telegram."""
     from telegram import notify_telegram  # here, because the environment is set before a function is imported
 
-    context = cast("LambdaContext", Context("NotifyTelegramFunction", timeout))
-    notify_telegram.handler(cast("notify_telegram._Event", event), context)
+    context = Context("NotifyTelegramFunction", timeout)
+    context.aws_request_id = request_id or context.aws_request_id
+    notify_telegram.handler(cast("notify_telegram._Event", event), cast("LambdaContext", context))

@@ -1,12 +1,15 @@
 """`make run` tells a chat: on the terminal, or over the Bot API."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.alerts.real_alertmanager import until
-from tests.conftest import LocalRun
+from tests.conftest import ROOT, LocalRun
 from tests.steps import report
 from tests.telegram.chat import BORIS, CHAT, Chat, answered, buttons, call, deliver
 from tests.telegram.fake_telegram import TOKEN, Fault, RealClock, Telegram, refused
@@ -97,3 +100,18 @@ def test_without_chats_nothing_is_told(run_local: Run, telegram: Telegram) -> No
     report(run.client)
     assert "Telegram" not in run.stop(signal.SIGTERM)
     assert telegram.calls == []
+
+
+def test_a_port_in_use_ends_the_program(run_local: Run, tmp_path: Path) -> None:
+    port = run_local().client.base_url.port
+    command = [sys.executable, "-m", "infra.local", "--port", str(port), "--data", str(tmp_path / "other"), *PARAMETERS]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stderr.startswith(f"Port {port} cannot be used")) == (1, True)
+
+
+def test_a_function_that_waits_for_telegram_does_not_hold_the_end_up(run_local: Run, telegram: Telegram) -> None:
+    telegram.faults_of = {CHAT: refused(429, "Too Many Requests: retry after 90", retry_after=90)}
+    run = run_local(*PARAMETERS)
+    report(run.client)
+    until(lambda: len(telegram.calls) > 0, "Telegram is asked")
+    assert run.stop(signal.SIGTERM).endswith("Stopped.\n")  # within 30 seconds

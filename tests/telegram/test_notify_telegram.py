@@ -111,6 +111,27 @@ def test_a_chat_may_be_a_topic_and_has_one_language(
     assert "Статус: открыт" in telegram.shown(CHAT)[0]
 
 
+def test_a_tap_that_changes_nothing_shows_what_there_is(api: httpx.Client, telegram: Telegram) -> None:
+    ids = [create(api) for _ in range(9)]
+    tell(*ids)
+    shown = deliver(api, Chat().message(f"/incident_{ids[0].replace('-', '')}", BORIS))
+    set_status(api, ids[0], "resolved")
+    tell(ids[0])
+    changed = edited(deliver(api, Chat().tap(buttons(shown)["Resolve"], BORIS, message_id=5000)))
+    assert "Status: resolved" in str(changed.text)
+    assert len(telegram.shown(CHAT)) == 1
+
+
+def test_the_topic_of_a_report_may_be_closed(api: httpx.Client, telegram: Telegram) -> None:
+    message = Chat().message("/incident In a topic", BORIS, message_thread_id=77, is_topic_message=True)
+    incident_id = next(iter(buttons(sent(deliver(api, message))).values())).split(":")[1]
+    set_status(api, incident_id, "in_progress")
+    telegram.faults = [refused(400, "Bad Request: TOPIC_CLOSED")]
+    tell(incident_id, create(api))
+    assert [each.get("message_thread_id") for each in telegram.calls] == [77, None, None]
+    assert len(telegram.shown(CHAT)) == 2
+
+
 # ---- what fails
 
 
@@ -120,6 +141,7 @@ SENDS_AGAIN = [
     refused(401, "Unauthorized"),
     Fault("HTML", 502, "<html>"),
     Fault("no object", 200, "[]"),
+    Fault("a header that cannot be read", 502, "{}", header=b"no header at all\r\n"),
     Fault("cut"),
 ]
 
@@ -208,10 +230,27 @@ def test_a_crash_before_a_message_is_remembered_sends_it_twice_and_keeps_one(
 
 def test_a_group_that_has_become_a_supergroup_is_followed(api: httpx.Client, telegram: Telegram) -> None:
     telegram.faults_of = {CHAT: refused(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100777)}
-    tell(create(api))
-    tell(create(api))
+    ids = [create(api), create(api)]
+    with pytest.raises(bot.TryLater):
+        tell(ids[0])
+    tell(ids[0])
+    tell(ids[1])
     assert telegram.methods(CHAT) == ["sendMessage"]
     assert telegram.methods(-100777) == ["sendMessage", "sendMessage"]
+
+
+def test_messages_have_other_numbers_in_a_supergroup(api: httpx.Client, telegram: Telegram) -> None:
+    incident_id = create(api)
+    tell(incident_id)
+    (number,) = telegram.chats[CHAT]
+    telegram.chats[-100777] = {number: {"text": "about something else", "chat_id": -100777}}
+    telegram.faults_of = {CHAT: refused(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100777)}
+    set_status(api, incident_id, "closed")
+    with pytest.raises(bot.TryLater):
+        tell(incident_id)
+    tell(incident_id)
+    assert telegram.shown(-100777)[0] == "about something else"
+    assert "Status: closed" in telegram.shown(-100777)[1]
 
 
 UNREACHABLE = [
@@ -381,6 +420,95 @@ def _raise(error: type[Exception]) -> bool:
     raise error
 
 
+def test_functions_beside_each_other_share_the_calls_of_a_minute(
+    telegram: Telegram, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = told._read
+
+    def read(key: str) -> dict[str, object]:
+        item = real(key)
+        monkeypatch.setattr(told, "_read", real)
+        assert told.claim_call(str(CHAT), clock.now) == 0, "the other function is faster"
+        return cast("dict[str, object]", item)
+
+    monkeypatch.setattr(told, "_read", read)
+    assert told.claim_call(str(CHAT), clock.now) == told.CALL_INTERVAL
+    assert telegram.calls == []
+
+
+def test_functions_beside_each_other_count_an_incident_once(
+    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [create(api) for _ in range(9)]
+    real = told._count
+
+    def count(*arguments: object) -> bool:
+        monkeypatch.setattr(told, "_count", real)
+        tell(*ids)  # the other function is faster
+        return real(*arguments)  # type: ignore[arg-type]  # what it was called with
+
+    monkeypatch.setattr(told, "_count", count)
+    tell(*ids)
+    (text,) = telegram.shown(CHAT)
+    assert text.startswith("New incidents: 9, of which 9 are open")
+
+
+def test_functions_beside_each_other_name_no_more_than_fit(
+    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [create(api, "x" * 48) for _ in range(80)]
+    real = told.digest
+
+    def digest(*arguments: object) -> told.Digest:
+        found = real(*arguments)  # type: ignore[arg-type]  # what it was called with
+        monkeypatch.setattr(told, "digest", real)
+        tell(*ids[40:])  # the other function is faster
+        return found
+
+    monkeypatch.setattr(told, "digest", digest)
+    tell(*ids[:40])
+    (text,) = telegram.shown(CHAT)
+    assert text.startswith("New incidents: 80, of which 80 are open")
+    assert text.count("/incident_") == 35
+
+
+def test_a_digest_that_others_keep_busy_is_counted_later(
+    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [create(api) for _ in range(9)]
+    with monkeypatch.context() as busy:
+        busy.setattr(told, "_count", lambda *_: False)
+        busy.setattr("time.sleep", lambda _: None)
+        with pytest.raises(Unavailable):
+            tell(*ids)
+    tell(*ids)
+    assert len(telegram.shown(CHAT)) == 1
+
+
+def test_a_digest_that_telegram_refuses_is_passed(
+    api: httpx.Client, telegram: Telegram, capsys: pytest.CaptureFixture[str]
+) -> None:
+    telegram.faults = [refused(400, "Bad Request: message is too long")]
+    tell(*(create(api) for _ in range(9)))
+    assert '"skipped": "Bad Request: message is too long"' in capsys.readouterr().out
+
+
+def test_an_incident_that_is_gone_is_passed(
+    api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident_id = create(api)
+    real = store.get_many
+
+    def get_many(*arguments: object) -> object:
+        found = real(*arguments)  # type: ignore[arg-type]  # what it was called with
+        dynamodb.delete_item(TableName=store.TABLE, Key={"id": {"S": incident_id}})
+        return found
+
+    monkeypatch.setattr(store, "get_many", get_many)
+    tell(incident_id)
+    assert telegram.calls == []
+
+
 # ---- reminders and alarms
 
 
@@ -403,6 +531,27 @@ def test_the_reminder_has_what_is_open_oldest_first_and_what_no_chat_was_told(
     assert listed == ["Point 0", "Point 2", "Point 3", "Reported here"]
 
 
+def test_the_reminder_names_what_was_only_counted(api: httpx.Client, telegram: Telegram) -> None:
+    telegram.faults_of = {CHAT: UNREACHABLE[0]}
+    tell(*(create(api) for _ in range(9)))
+    telegram.faults_of = {}
+    handle({})
+    assert "never announced in a chat: 9." in telegram.shown(CHAT)[0]
+
+
+def test_an_alarm_that_is_sent_again_is_shown_once(telegram: Telegram, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT), str(OTHER)])
+    telegram.faults_of = {CHAT: refused(500, "Internal Server Error")}
+    alarm: dict[str, object] = {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "Slow"}}]}
+    with pytest.raises(bot.TryLater):
+        handle(alarm, request_id="1")
+    telegram.faults_of = {}
+    handle(alarm, request_id="1")
+    assert telegram.shown(CHAT) == telegram.shown(OTHER) == ["Slow"]
+    handle(alarm, request_id="2")
+    assert telegram.shown(CHAT) == ["Slow", "Slow"]
+
+
 def test_an_alarm_is_passed_on_in_its_own_words(telegram: Telegram) -> None:
     alarm = {"AlarmName": "Latency", "AlarmDescription": "One in a hundred requests is slow.", "NewStateValue": "ALARM"}
     for text in (json.dumps(alarm), json.dumps(alarm | {"NewStateValue": "OK"}), "words of a person"):
@@ -413,6 +562,26 @@ def test_an_alarm_is_passed_on_in_its_own_words(telegram: Telegram) -> None:
         "words of a person",
     ]
     assert not any("reply_markup" in each for each in telegram.calls)
+
+
+def test_an_alarm_for_a_chat_that_is_unreachable_reaches_the_others(
+    telegram: Telegram, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT), str(OTHER)])
+    telegram.faults_of = {CHAT: UNREACHABLE[0]}
+    handle({"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "The chat is unreachable"}}]})
+    assert telegram.shown(OTHER) == ["The chat is unreachable"]
+    assert "ChatsUnreachable" not in capsys.readouterr().out, "the alarm about that would ring for itself"
+
+
+def test_a_long_reminder_takes_all_the_room_and_counts_the_rest(api: httpx.Client, telegram: Telegram) -> None:
+    for number in range(40):
+        create(api, f"{number} {'x' * 200}")
+    handle({})
+    (text,) = telegram.shown(CHAT)
+    assert text.startswith("Incidents open or in progress: 40.\n\nOf these, never announced in a chat: 40.")
+    assert 4096 - 200 < len(text) <= 4096
+    assert text.endswith("/incidents")
 
 
 def test_dynamodb_failing_sends_the_batch_again(
