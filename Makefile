@@ -1,7 +1,7 @@
 # The verbs. Each sets up what it needs, once, inside this folder.
 .DEFAULT_GOAL := help
 .PHONY: help run sam-local database test test-runtime e2e test-sam-local fuzz mutants check format openapi lint-openapi \
-	bench bench-check bench-list bench-builds build deploy doctor smoke key keys copy-keys revoke telegram-webhook telegram-token table-stream lock runtime
+	bench bench-check bench-list bench-builds build deploy doctor smoke key keys copy-keys revoke telegram-webhook telegram-token table-stream import export erase lock runtime
 
 PORT ?= 8000
 DATA ?= .local
@@ -129,6 +129,19 @@ telegram-token: .venv/for-run  ## store the bot's token, which is asked for and 
 
 table-stream: .venv/for-run  ## turn on the stream of a table that is not the stack's own, and print its ARN: TABLE=name
 	@PYTHONPATH=functions $(python) -m infra.telegram stream --table "$$TABLE"
+
+# ---- data, of the local run (DATA=.local) or of a stack (STACK=name)
+
+transfer = @PYTHONPATH=functions $(python) -m infra.transfer $(1) --data "$(DATA)" --stack "$$STACK"
+
+import: .venv/for-run  ## import incidents: FILE=incidents.csv or .jsonl (MAP="source.web=partner status.new=open" DATA=.local or STACK=name)
+	$(call transfer,import) --file "$$FILE" --map "$$MAP"
+
+export: .venv/for-run  ## export incidents with their history: FILE=incidents.jsonl or .csv (FORMAT= SINCE= UNTIL= STATUS= DATA=.local or STACK=name)
+	$(call transfer,export) --file "$$FILE" --format "$$FORMAT" --since "$$SINCE" --until "$$UNTIL" --status "$$STATUS"
+
+erase: .venv/for-run  ## erase what people wrote about an incident, and their names: ID=… (YES=1 does not ask, DATA=.local or STACK=name)
+	$(call transfer,erase) --id "$$ID" $(if $(filter 1,$(YES)),--yes)
 
 # ---- benchmarks
 

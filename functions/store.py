@@ -66,10 +66,11 @@ def add(incident: Incident, by: str | None, origin: str = "") -> Incident:
 
     `origin` is what an integration wants to know again about where the report came from; `get_many` returns it.
     """
+    reported = HistoryEntry(version=1, status=incident.status, at=incident.created_at, by=by, comment=None)
     try:
         client.put_item(
             TableName=TABLE,
-            Item=item(incident, by, origin),
+            Item=item(incident, [reported], origin),
             ConditionExpression="attribute_not_exists(id)",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
@@ -93,9 +94,13 @@ def get(id: str, reporter: str | None = None) -> Incident:
 @translate_errors()
 def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
     """An incident and its history, oldest version first, read at once. Raises `IncidentNotFound`."""
-    stored = _read(id, "incident, history")
-    incident = _incident(stored)
-    entries = stored["history"]["L"]
+    return from_item(_read(id, "incident, history"))
+
+
+def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
+    """The incident and its history in an item."""
+    incident = _incident(item)
+    entries = item["history"]["L"]
     first = incident.version - len(entries) + 1
     return incident, list(_history(entries, first))
 
@@ -383,15 +388,22 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], Ba
     return [result for result in results if result is not None], next(filter(None, errors), None)
 
 
-def item(incident: Incident, by: str | None, origin: str = "") -> "Item":
-    """The item of an incident that `by` reports."""
-    reported: Item = {"origin": {"S": origin}} if origin else {}
-    return reported | {
+def item(incident: Incident, history: Sequence[HistoryEntry], origin: str = "") -> "Item":
+    """The item of an incident with this history, oldest version first."""
+    latest, comments = history[-1], [entry.comment for entry in history if entry.comment]
+    optional: Item = {}
+    if origin:
+        optional["origin"] = {"S": origin}
+    if comments:
+        optional["comment_bytes"] = {"N": str(sum(len(comment.encode()) for comment in comments))}
+    if latest.comment:
+        optional["latest_comment"] = _latest_comment(latest.comment, latest.by)
+    return optional | {
         "id": {"S": incident.id},
         "status_shard": {"S": _status_shard(incident.status, incident.id)},
         "position": {"S": incident.position},
         "incident": _map(incident.model_dump(exclude_none=True)),
-        "history": {"L": [_entry(incident.created_at, by, incident.status)]},
+        "history": {"L": [_entry(entry.at, entry.by, entry.status, entry.comment) for entry in history]},
     }
 
 

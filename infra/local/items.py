@@ -84,6 +84,11 @@ class Items:
         for each in ids or ():
             yield from map(_parse, self._database.execute("SELECT item FROM items WHERE id = ?", [each]))
 
+    def size(self) -> int:
+        """How many items are stored."""
+        (number,) = self._database.execute("SELECT count(*) FROM items").fetchone()
+        return int(number)
+
     def newest(self, partition: str, first: str, last: str, before: tuple[str, str] | None, limit: int) -> list[Item]:
         """At most `limit` items of a partition of the index, from the sort key `last`, or the item `before`, down to `first`."""
         values = [partition, first, last, before and before[0], *(before or ("", "")), limit]

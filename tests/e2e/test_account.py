@@ -1,9 +1,11 @@
 """A stack in an account of one's own: its parameters that are empty by default, on and off, and `make doctor` and `make smoke`."""
 
+import json
 import os
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import boto3
 import httpx
@@ -126,6 +128,22 @@ def test_the_doctor_finds_the_stack(own: Aws) -> None:
     assert missing <= {"AWS CLI"}
     assert "in account 000000000000" in ran.stdout
     assert re.search(rf"^ok +stack +{own.stack}: \w+_COMPLETE", ran.stdout, re.MULTILINE)
+
+
+def test_incidents_move_in_and_out_and_are_erased(own: Aws, tmp_path: Path) -> None:
+    file, out = tmp_path / "old.csv", tmp_path / "new.jsonl"
+    rows = [f"{number},Old {number},partner,open,2025-11-08 10:00:00" for number in range(300)]
+    file.write_text("\n".join(["id,description,source,status,created_at", *rows]))
+    assert own.make("import", f"FILE={file}").startswith("300 imported, 0 already there, 0 left out.")
+    assert own.make("import", f"FILE={file}").startswith("0 imported, 300 already there, 0 left out.")
+    first = Path(f"{file}.ids.csv").read_text().splitlines()[1].split(",")[1]
+    with own.client() as api:
+        assert api.get(f"/incidents/{first}").json()["description"] == "Old 0"
+        own.make("erase", f"ID={first}", "YES=1")
+        assert api.get(f"/incidents/{first}").json()["description"] == "[erased]"
+    own.make("export", f"FILE={out}", "UNTIL=2025-11-09T00:00:00Z")
+    exported = {json.loads(line)["description"] for line in out.read_text().splitlines()}
+    assert exported == {"[erased]"} | {f"Old {number}" for number in range(1, 300)}
 
 
 def test_the_first_ten_minutes_are_as_expected_and_leave_nothing_open(own: Aws) -> None:
