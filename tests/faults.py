@@ -8,6 +8,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from zlib import crc32
 
 
 class Fault(NamedTuple):
@@ -19,7 +20,8 @@ class Fault(NamedTuple):
     code: str = ""
     stalls: bool = False  # no answer, and a connection that stays open
     delay: float = 0  # seconds, after which the answer comes
-    answer: bytes = b""  # a success of DynamoDB's, instead of what is asked for
+    answer: bytes = b""  # a success, instead of what is asked for, by something before DynamoDB
+    damaged: bool = False  # an answer that does not have its checksum
 
     @property
     def throttles(self) -> bool:
@@ -34,6 +36,7 @@ PASSING = [
     Fault("cut before the work"),
     Fault("cut after the work", done=True),
     Fault("cut in the midst of the answer", done=True, status=200),
+    Fault("damaged on the way", done=True, status=200, damaged=True),
     Fault("not JSON", status=200, answer=b"<html>"),
     Fault("no JSON object", status=200, answer=b"[]"),
     Fault("stalled before the work", stalls=True),
@@ -106,13 +109,15 @@ class _Connection(BaseHTTPRequestHandler):
             fault = None
         status, answer = self._ask(body) if fault is None or fault.done else (0, b"")
         if fault is None:
-            self._answer(status, answer)
+            self._answer(status, answer, checksum=crc32(answer))
         elif fault.stalls:
             self.proxy.over.wait()
         elif fault.answer:
             self._answer(200, fault.answer)
+        elif fault.damaged:
+            self._answer(status, answer, checksum=crc32(answer) + 1)
         elif fault.status == 200:
-            self._answer(status, answer, len(answer) // 2)
+            self._answer(status, answer, len(answer) // 2, checksum=crc32(answer))
         elif fault.status:
             error = json.dumps({"__type": f"com.amazonaws#{fault.code}"}) if fault.code else "<html>"
             self._answer(fault.status, error.encode())
@@ -125,10 +130,12 @@ class _Connection(BaseHTTPRequestHandler):
         database.close()
         return response.status, answer
 
-    def _answer(self, status: int, body: bytes, sent: int | None = None) -> None:
+    def _answer(self, status: int, body: bytes, sent: int | None = None, checksum: int | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))
+        if checksum is not None:  # as DynamoDB sends it, and a proxy's page of HTML does not have it
+            self.send_header("x-amz-crc32", str(checksum))
         self.end_headers()
         self.wfile.write(body[:sent])
 
