@@ -10,6 +10,7 @@ from itertools import zip_longest
 from subprocess import run
 from threading import Thread
 
+import boto3
 import httpx
 import pytest
 
@@ -184,6 +185,12 @@ def test_a_sam_command_by_hand_names_the_region() -> None:
     commands = re.findall(r"^ {4}.*\bsam (?:deploy|delete) .*$", OPERATING, re.MULTILINE)
     assert len(commands) == 2
     assert all('--region "$AWS_REGION"' in command for command in commands)
+
+
+def test_no_command_gives_up_before_a_restore_is_done() -> None:
+    for service, waiter in re.findall(r"\baws (\w+) wait ([\w-]+)", OPERATING):
+        waiting = boto3.client(service).get_waiter(waiter.replace("-", "_"))
+        assert waiting.config.delay * waiting.config.max_attempts >= 6 * 60 * 60, f"aws {service} wait {waiter}"
 
 
 CALLS = re.findall(r"^\| `call (\w+) (\S+)(?: '(.+?)')?` \| (\d{3})(.*)\|", OPERATING, re.MULTILINE)
