@@ -31,8 +31,12 @@ TRANSIENT_CODES = {
     "RequestLimitExceeded",
     "ThrottlingException",
     "TransactionConflictException",
+    "TransactionInProgressException",
 }
 """The error codes below 500 that another attempt may overcome. Any other is a fault of the code or of the deployment."""
+
+TRANSIENT_REASONS = {"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
+"""The reasons for cancelling a transaction that another attempt may overcome, as those of `TRANSIENT_CODES`."""
 
 _BROKEN = "BrokenResponse"
 

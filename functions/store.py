@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from dynamodb import CONNECTIONS, Unavailable, connect, translate_errors
+from dynamodb import CONNECTIONS, TRANSIENT_REASONS, Unavailable, connect, translate_errors
 from incident import (
     ID_PATTERN,
     MAX_CHANGES,
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
         AttributeValueTypeDef,
         GetItemOutputTypeDef,
         KeysAndAttributesTypeDef,
+        PutTypeDef,
         QueryInputTypeDef,
         QueryOutputTypeDef,
+        TransactWriteItemTypeDef,
+        UpdateTypeDef,
     )
 
     Item = dict[str, AttributeValueTypeDef]
@@ -66,17 +69,26 @@ def add(incident: Incident, by: str | None, origin: str = "") -> Incident:
 
     `origin` is what an integration wants to know again about where the report came from; `get_many` returns it.
     """
-    reported = HistoryEntry(version=1, status=incident.status, at=incident.created_at, by=by, comment=None)
     try:
-        client.put_item(
-            TableName=TABLE,
-            Item=item(incident, [reported], origin),
-            ConditionExpression="attribute_not_exists(id)",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
+        client.put_item(**_put(incident, by, origin))
     except client.exceptions.ConditionalCheckFailedException as error:
         return _incident(existing_item(error))
     return incident
+
+
+def adding(incident: Incident, by: str | None) -> "TransactWriteItemTypeDef":
+    """What `add` writes, as a part of a transaction."""
+    return {"Put": _put(incident, by)}
+
+
+def _put(incident: Incident, by: str | None, origin: str = "") -> "PutTypeDef":
+    reported = HistoryEntry(version=1, status=incident.status, at=incident.created_at, by=by, comment=None)
+    return {
+        "TableName": TABLE,
+        "Item": item(incident, [reported], origin),
+        "ConditionExpression": "attribute_not_exists(id)",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
 
 
 @translate_errors()
@@ -175,7 +187,9 @@ def change(
     time = now()
     while True:
         try:
-            return _change(id, change, by, version, only_from, time)
+            response = client.update_item(**_update(id, change, by, version, only_from, time), ReturnValues="ALL_OLD")
+            before = _incident(response["Attributes"])
+            return _changed(before, change, time), before
         except client.exceptions.ConditionalCheckFailedException as error:
             item = existing_item(error)
         incident = _incident(item)
@@ -193,9 +207,20 @@ def change(
         time = incident.updated_at  # this clock is behind the one of the last change
 
 
-def _change(
+def changing(before: Incident, change: Change, by: str | None) -> "tuple[TransactWriteItemTypeDef, Incident]":
+    """What `change` writes if the incident still is as it was `before`, as a part of a transaction; and what it is then."""
+    time = max(now(), before.updated_at)
+    return {"Update": _update(before.id, change, by, before.version, (), time)}, _changed(before, change, time)
+
+
+def _changed(before: Incident, change: Change, time: str) -> Incident:
+    changed = {"status": change.status or before.status, "updated_at": time, "version": before.version + 1}
+    return before.model_copy(update=changed)
+
+
+def _update(
     id: str, change: Change, by: str | None, version: int | None, only_from: Collection[Status], time: str
-) -> tuple[Incident, Incident]:
+) -> "UpdateTypeDef":
     exists = "attribute_exists(id)"
     takes_changes = "incident.#version <= :changes"
     changed_before = "incident.updated_at <= :time"
@@ -240,22 +265,51 @@ def _change(
         values |= {f":{each}": {"S": each} for each in only_from}
     condition = " AND ".join(conditions)
     update = f"SET {', '.join(sets)}" + ("" if change.comment else " REMOVE latest_comment")
-    response = client.update_item(
-        TableName=TABLE,
-        Key=_key(id),
-        UpdateExpression=update,
-        ConditionExpression=condition,
+    return {
+        "TableName": TABLE,
+        "Key": _key(id),
+        "UpdateExpression": update,
+        "ConditionExpression": condition,
         # DynamoDB refuses a name that no expression uses.
-        ExpressionAttributeNames={
+        "ExpressionAttributeNames": {
             f"#{name}": name for name in ("status", "version") if f"#{name}" in condition + update
         },
-        ExpressionAttributeValues=values,
-        ReturnValues="ALL_OLD",
-        ReturnValuesOnConditionCheckFailure="ALL_OLD",
-    )
-    before = _incident(response["Attributes"])
-    changed = {"status": change.status or before.status, "updated_at": time, "version": before.version + 1}
-    return before.model_copy(update=changed), before
+        "ExpressionAttributeValues": values,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> list[bool]:
+    """Make the writes of each group, all or none, in one transaction; return whether the conditions of each group were met.
+
+    If those of one are not, the others are written without it. Together they may have 100 writes, each to another item.
+    """
+    written = [True] * len(groups)
+    while any(written):
+        places = [place for place, wanted in enumerate(written) if wanted]
+        refused = _transact([groups[place] for place in places])
+        if not refused:
+            break
+        for number in refused:
+            written[places[number]] = False
+    return written
+
+
+@translate_errors()
+def _transact(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> set[int]:
+    """Which of the groups keep the transaction from being made, because a condition is not met; none if it is made."""
+    owners = [number for number, group in enumerate(groups) for _ in group]
+    try:
+        client.transact_write_items(TransactItems=[write for group in groups for write in group])
+    except client.exceptions.TransactionCanceledException as error:
+        codes = [reason.get("Code", "None") for reason in error.response["CancellationReasons"]]
+        others = {*codes} - {"None", "ConditionalCheckFailed"}
+        if not others:
+            return {owner for owner, code in zip(owners, codes, strict=True) if code == "ConditionalCheckFailed"}
+        if others <= TRANSIENT_REASONS:
+            raise Unavailable from error
+        raise
+    return set()
 
 
 def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":

@@ -12,13 +12,16 @@ from pathlib import Path
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from subprocess import PIPE, STDOUT, Popen
 from sys import executable
+from threading import Lock
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import boto3
 import httpx
 import moto
 import pytest
 from hypothesis import settings
+from moto.dynamodb.models import DynamoDBBackend
 
 from infra.local import environment, template
 from infra.local.database import Database
@@ -138,7 +141,14 @@ def address(serve: Callable[["WSGIApplication"], str]) -> str:
 @pytest.fixture(scope="session")
 def dynamodb() -> Iterator["DynamoDBClient"]:
     """Moto's DynamoDB."""
-    with moto.mock_aws():
+    transact, one_at_a_time = DynamoDBBackend.transact_write_items, Lock()
+
+    def transact_alone(*arguments: object) -> None:
+        # moto copies every table first, which fails while another thread writes.
+        with one_at_a_time:
+            transact(*arguments)  # type: ignore[arg-type]  # what it was called with
+
+    with moto.mock_aws(), mock.patch.object(DynamoDBBackend, "transact_write_items", transact_alone):
         yield boto3.client("dynamodb")
 
 

@@ -20,7 +20,7 @@ class Fault(NamedTuple):
     code: str = ""
     stalls: bool = False  # no answer, and a connection that stays open
     delay: float = 0  # seconds, after which the answer comes
-    answer: bytes = b""  # a success, instead of what is asked for, by something before DynamoDB
+    answer: bytes = b""  # the body, instead of DynamoDB's
     damaged: bool = False  # an answer that does not have its checksum
 
     @property
@@ -61,6 +61,15 @@ LASTING = [
     Fault("item collection too large", status=400, code="ItemCollectionSizeLimitExceededException"),
 ]
 """These somebody has to mend: the function fails, and an alarm rings."""
+
+
+def cancelled(*reasons: str) -> Fault:
+    """A transaction that DynamoDB does not make for these reasons, one for each write."""
+    body = {
+        "__type": "com.amazonaws#TransactionCanceledException",
+        "CancellationReasons": [{"Code": each} for each in reasons],
+    }
+    return Fault(", ".join(reasons), status=400, answer=json.dumps(body).encode())
 
 
 class Proxy:
@@ -113,7 +122,7 @@ class _Connection(BaseHTTPRequestHandler):
         elif fault.stalls:
             self.proxy.over.wait()
         elif fault.answer:
-            self._answer(200, fault.answer)
+            self._answer(fault.status, fault.answer)
         elif fault.damaged:
             self._answer(status, answer, checksum=crc32(answer) + 1)
         elif fault.status == 200:

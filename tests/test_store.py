@@ -165,6 +165,15 @@ def test_a_change_is_never_before_the_previous_one(api: httpx.Client, dynamodb: 
     assert api.get(f"{path}/history").json()[-1]["at"] == ahead
 
 
+def test_an_item_can_be_made_again_from_what_it_says(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
+    incident_id = report(api)["id"]
+    stored = []
+    for change in ({"status": "resolved", "comment": "Fixed"}, {"status": "open"}):
+        api.patch(f"/incidents/{incident_id}", json=change)
+        stored.append(dynamodb.get_item(TableName=table, Key={"id": {"S": incident_id}})["Item"])
+    assert [store.item(*store.from_item(each)) for each in stored] == stored
+
+
 def test_an_incident_takes_1000_changes(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
     incident = report(api, "🛴" * 10_000)
     path = f"/incidents/{incident['id']}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from incident import MAX_DESCRIPTION, readable
+from alerts.episode import Told
+from incident import MAX_DESCRIPTION, Incident, NewIncident, Source, Status, derived_id, readable
 from rfc3339 import parse_instant
 
 if TYPE_CHECKING:
@@ -130,3 +131,30 @@ class Notification(BaseModel):
 
     alerts: list[Annotated[Alert | ValidationError, PlainValidator(_read, json_schema_input_type=Alert)]]
     truncated: Count = Field(0, alias="truncatedAlerts", description="How many alerts the sender has left out.")
+
+
+class Report(NamedTuple):
+    """An alert, who reports it, and when."""
+
+    alert: Alert
+    caller: str | None
+    source: Source
+    arrived: str
+
+    @property
+    def alert_key(self) -> str:
+        """What the alert is remembered by."""
+        return f"alert#{derived_id('alert', self.caller or '', self.alert.fingerprint)}"
+
+    @property
+    def told(self) -> Told:
+        return Told(self.alert.status == "firing", self.alert.starts, self.alert.ends, self.arrived)
+
+    def incident(self, starts: str, status: Status) -> Incident:
+        """The incident of the alert's episode that starts then, as of now."""
+        new = NewIncident(description=self.alert.describe(), source=self.source, status=status)
+        return Incident.report(new, id=self.incident_id(starts))
+
+    def incident_id(self, starts: str) -> str:
+        """The id of the incident of the alert's episode that starts then."""
+        return derived_id("alert", self.caller or "", self.alert.fingerprint, starts)

@@ -11,7 +11,7 @@ from alerts.episode import Episode
 from dynamodb import translate_errors
 
 if TYPE_CHECKING:
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef, UpdateTypeDef
 
 
 def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
@@ -26,20 +26,29 @@ def remember(alert: str, episode: Episode, known: Episode | None) -> bool:
 
     If not, it has to be read again: another request has changed it, or an earlier attempt of this one has.
     """
-    values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
-    if known:
-        values[":known"] = _attributes(known)
     try:
-        store.client.update_item(
-            TableName=store.TABLE,
-            Key={"id": {"S": alert}},
-            UpdateExpression="SET episode = :episode",
-            ConditionExpression="episode = :known" if known else "attribute_not_exists(episode)",
-            ExpressionAttributeValues=values,
-        )
+        store.client.update_item(**_update(alert, episode, known))
     except store.client.exceptions.ConditionalCheckFailedException:
         return False
     return True
+
+
+def remembering(alert: str, episode: Episode, known: Episode | None) -> "TransactWriteItemTypeDef":
+    """What `remember` writes, as a part of a transaction."""
+    return {"Update": _update(alert, episode, known)}
+
+
+def _update(alert: str, episode: Episode, known: Episode | None) -> "UpdateTypeDef":
+    values: dict[str, AttributeValueTypeDef] = {":episode": _attributes(episode)}
+    if known:
+        values[":known"] = _attributes(known)
+    return {
+        "TableName": store.TABLE,
+        "Key": {"id": {"S": alert}},
+        "UpdateExpression": "SET episode = :episode",
+        "ConditionExpression": "episode = :known" if known else "attribute_not_exists(episode)",
+        "ExpressionAttributeValues": values,
+    }
 
 
 def _attributes(episode: Episode) -> "AttributeValueTypeDef":

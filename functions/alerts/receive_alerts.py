@@ -2,10 +2,11 @@
 
 import cold_start  # noqa: F401 (it acts when it is imported)
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
-from typing import Annotated, NamedTuple
+from typing import Annotated, TypeVar
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
@@ -14,24 +15,33 @@ from pydantic import BaseModel, Field, ValidationError
 
 import store
 from alerts import episode, memory
-from alerts.alert import Alert, Notification
-from alerts.episode import Episode, Told
+from alerts.alert import Alert, Notification, Report
+from alerts.episode import Episode
+from alerts.together import plan, transactions, write
 from api import Api
+from dynamodb import Unavailable
 from incident import (
     ACTIVE,
     Change,
     Incident,
     IncidentNotFound,
-    NewIncident,
     Source,
     Status,
     TooManyChanges,
-    derived_id,
 )
 from rfc3339 import parse_instant
 
 MAX_BODY = 1024 * 1024
 """Bytes: some 2,000 alerts."""
+
+TOGETHER = 10
+"""Alerts in a request from which on they are written in transactions, which take a tenth of the time and twice the write units."""
+
+LEAST_TIME = 8
+"""Seconds that the function must have left to begin another write."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 app = Api(MAX_BODY)
 handler = app.resolve
@@ -62,7 +72,7 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
     source = app.source or Source.MONITORING
     reports = [Report(each, app.caller, source, arrived) for each in notification.alerts if isinstance(each, Alert)]
     known = memory.latest_episodes(report.alert_key for report in reports)
-    written, error = store.in_parallel(lambda report: _apply(report, known.get(report.alert_key)), reports)
+    written, error = _write(reports, known)
     # Even if the request fails: what it has stored counts as unchanged when it is sent again.
     counts = _count(written, source)
     if error:
@@ -78,26 +88,31 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
     return Response(HTTPStatus.OK, "application/json", counts)
 
 
-class Report(NamedTuple):
-    """An alert, who reports it, and when."""
+def _write(reports: list[Report], known: dict[str, Episode]) -> tuple[list[list[Incident]], BaseException | None]:
+    """Do what follows from each report; return the incidents recorded and resolved because of each, and the first error."""
+    together, rest = plan(reports, known) if len(reports) >= TOGETHER else ([], reports)
+    results, error = store.in_parallel(_in_time(write), transactions(together))
+    written = [incidents for done, _ in results for incidents in done]
+    if error:
+        return written, error
+    rest = [report for _, refused in results for report in refused] + rest
 
-    alert: Alert
-    caller: str | None
-    source: Source
-    arrived: str
+    def apply(report: Report) -> list[Incident]:
+        return _apply(report, known.get(report.alert_key))
 
-    @property
-    def alert_key(self) -> str:
-        """What the alert is remembered by."""
-        return f"alert#{derived_id('alert', self.caller or '', self.alert.fingerprint)}"
+    singly, error = store.in_parallel(_in_time(apply), rest)
+    return written + singly, error
 
-    @property
-    def told(self) -> Told:
-        return Told(self.alert.status == "firing", self.alert.starts, self.alert.ends, self.arrived)
 
-    def incident_id(self, starts: str) -> str:
-        """The id of the incident of the alert's episode that starts then."""
-        return derived_id("alert", self.caller or "", self.alert.fingerprint, starts)
+def _in_time(work: Callable[[T], R]) -> Callable[[T], R]:
+    """The work, or `Unavailable` if there is no time to begin it: the next request goes on from what is stored."""
+
+    def begin(item: T) -> R:
+        if app.lambda_context.get_remaining_time_in_millis() < 1000 * LEAST_TIME:
+            raise Unavailable
+        return work(item)
+
+    return begin
 
 
 def _count(written: list[list[Incident]], source: Source) -> Counts:
@@ -153,6 +168,5 @@ def _resolve(report: Report, starts: str) -> Incident | None:
 
 def _record(report: Report, starts: str, status: Status) -> Incident | None:
     """Record the incident of the episode that starts then and return it, or None if it is stored."""
-    new = NewIncident(description=report.alert.describe(), source=report.source, status=status)
-    incident = Incident.report(new, id=report.incident_id(starts))
+    incident = report.incident(starts, status)
     return incident if store.add(incident, report.caller) == incident else None

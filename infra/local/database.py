@@ -17,6 +17,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.request import Request as MotoRequest
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler
 from pydantic_core import from_json, to_json
 from werkzeug.wrappers import Request, Response
@@ -62,10 +63,14 @@ class Database:
         }
         self._items = Items(data, self._keys)
         _ask_moto("CreateTable", json.dumps(table).encode())
-        self._table = dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
         self._lock = Lock()  # moto is not made for threads
         self.changed = Event()
         """Set by every write."""
+
+    @property
+    def _table(self) -> Table:
+        # Not kept: moto puts a copy in its place when it cancels a transaction.
+        return dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)

@@ -1,11 +1,13 @@
 """One alert's life: what its senders tell, in the order in which it arrives, and the incidents that it leaves."""
 
 import itertools
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
+from unittest import mock
 
 import httpx
 import pytest
@@ -13,10 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alerts import episode
+from incident import derived_id
+from infra.local.gateway import Context
+from infra.local.template import TABLE
 from tests import anew
 from tests.conftest import http_client
-from tests.faults import PASSING, Fault, Proxy
+from tests.faults import PASSING, Fault, Proxy, cancelled
 from tests.processes import PATIENT, ask, running
+from tests.steps import follow
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -166,13 +172,16 @@ def proxy(database: str) -> Proxy:
     return Proxy(database)
 
 
-@pytest.fixture(scope="module")
-def client(proxy: Proxy, serve: Callable[["WSGIApplication"], str]) -> Iterator[httpx.Client]:
-    """A client of functions behind the proxy."""
+@pytest.fixture(scope="module", params=["together", pytest.param("singly", marks=pytest.mark.slow)])
+def client(
+    proxy: Proxy, serve: Callable[["WSGIApplication"], str], request: pytest.FixtureRequest
+) -> Iterator[httpx.Client]:
+    """A client of functions behind the proxy, which write all alerts in transactions, or each of them singly."""
     with (
         proxy.listening() as address,
         anew.gateway(PATIENT, DynamoDBEndpoint=address) as gateway,
         http_client(serve(gateway)) as client,
+        mock.patch("alerts.receive_alerts.TOGETHER", 1 if request.param == "together" else 10_000),
     ):
         yield client
 
@@ -279,14 +288,87 @@ def test_what_is_repeated_late_changes_nothing(client: httpx.Client, life: list[
 
 
 def test_alerts_are_stored_all_or_sent_again(client: httpx.Client, proxy: Proxy) -> None:
-    fingerprints = [uuid.uuid4().hex for _ in range(100)]
+    fingerprints = [uuid.uuid4().hex for _ in range(400)]
     body = {"alerts": [fires(1).alert(each) for each in fingerprints]}
-    # The first request asks for what is known; then 20 pass, and from there on each fails.
+    # The first requests ask for what is known; then one write passes, and from there on each fails.
     failed = Fault("failed", status=500, code="InternalServerError")
-    proxy.script, proxy.asked = itertools.chain([None] * 21, itertools.repeat(failed)), 0
+    proxy.script, proxy.asked = itertools.chain([None] * 3, itertools.repeat(failed)), 0
     assert client.post("/alerts", json=body).status_code == 503
-    assert proxy.asked <= 21 + 4, "the rest is not even tried by the four threads"
+    assert proxy.asked <= 3 + 4, "the rest is not even tried by the four threads"
     proxy.script = iter(())
     assert client.post("/alerts", json=body).status_code == 200
-    listed = {each["description"] for each in client.get("/incidents?limit=100").json()}
+    listed = {each["description"] for page in follow(client, "/incidents?limit=100") for each in page}
     assert listed >= set(fingerprints)
+
+
+def alerts(number: int) -> tuple[dict[str, object], set[str]]:
+    """A body with so many alerts, and what their incidents say."""
+    fingerprints = [uuid.uuid4().hex for _ in range(number)]
+    return {"alerts": [fires(1).alert(each) for each in fingerprints]}, set(fingerprints)
+
+
+@pytest.mark.parametrize("reason", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
+def test_a_transaction_that_may_pass_later_is_sent_again(client: httpx.Client, proxy: Proxy, reason: str) -> None:
+    body, _ = alerts(20)
+    with mock.patch("alerts.receive_alerts.TOGETHER", 1):
+        proxy.script = iter([None, cancelled(reason, *["None"] * 39)])
+        assert client.post("/alerts", json=body).status_code == 503
+        assert client.post("/alerts", json=body).json()["created"] == 20
+
+
+def test_a_transaction_that_can_never_pass_is_a_500(client: httpx.Client, proxy: Proxy) -> None:
+    body, _ = alerts(20)
+    with mock.patch("alerts.receive_alerts.TOGETHER", 1):
+        proxy.script = iter([None, cancelled("ConditionalCheckFailed", "ValidationError", *["None"] * 38)])
+        assert client.post("/alerts", json=body).status_code == 500
+
+
+def test_alerts_that_others_store_meanwhile_do_not_hold_the_rest_up(
+    client: httpx.Client, proxy: Proxy, other: ProcessPoolExecutor
+) -> None:
+    body, fingerprints = alerts(120)
+    part = {"alerts": cast("list[object]", body["alerts"])[::40]}
+
+    def meanwhile() -> Iterator[None]:
+        yield None
+        yield None
+        assert other.submit(ask, ("POST", "/alerts", part, {})).result()[0] == 200
+        while True:
+            yield None
+
+    proxy.script = meanwhile()
+    assert client.post("/alerts", json=body).json() == {"created": 117, "resolved": 0, "unchanged": 3}
+    proxy.script = iter(())
+    listed = [each["description"] for page in follow(client, "/incidents?limit=100") for each in page]
+    assert sum(each in fingerprints for each in listed) == 120
+
+
+@pytest.mark.parametrize(("missing", "status"), [(1, 200), (2, 503)], ids=["a full response", "throttling"])
+def test_what_dynamodb_has_not_looked_up_is_asked_for_again(
+    client: httpx.Client, proxy: Proxy, missing: int, status: int
+) -> None:
+    told = [fires(1).alert(uuid.uuid4().hex) for _ in range(2)]
+    keys = [{"id": {"S": f"alert#{derived_id('alert', '', str(each['fingerprint']))}"}} for each in told]
+    answer = {"Responses": {TABLE: []}, "UnprocessedKeys": {TABLE: {"Keys": keys[:missing]}}}
+    proxy.script = iter([Fault("partial", status=200, answer=json.dumps(answer).encode())])
+    assert client.post("/alerts", json={"alerts": told}).status_code == status
+    proxy.script = iter(())
+    assert client.post("/alerts", json={"alerts": told}).status_code == 200
+
+
+def test_an_overload_is_a_503_in_time_and_each_retry_gets_further(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, _ = alerts(500)
+
+    def remaining(context: Context) -> int:
+        """Time for three writes in each request."""
+        context.asked = getattr(context, "asked", 0) + 1  # type: ignore[attr-defined]  # noted here alone
+        return 25_000 if context.asked <= 3 else 0  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Context, "get_remaining_time_in_millis", remaining)
+    requests = 0
+    with mock.patch("alerts.receive_alerts.TOGETHER", 1):
+        while (status := client.post("/alerts", json=body).status_code) == 503:
+            requests += 1
+    assert (status, requests) == (200, 3)

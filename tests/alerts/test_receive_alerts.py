@@ -143,13 +143,16 @@ def test_grafana_reports_with_the_contact_point_that_the_page_shows(api: httpx.C
 
 def test_of_a_hundred_repeated_alerts_the_database_is_asked_once(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     alerts = [alert(fingerprint=str(number)) for number in range(100)]
-    for expected, calls in [
-        ([100, 0, 0], ["BatchGetItem"] + ["UpdateItem", "PutItem"] * 100),
-        ([0, 0, 100], ["BatchGetItem"] + ["UpdateItem", "PutItem"] * 100),
-        ([0, 0, 100], ["BatchGetItem"]),
+    resolved = [each | {"status": "resolved", "endsAt": ENDED} for each in alerts]
+    for sent, expected, calls in [
+        (alerts, [100, 0, 0], ["BatchGetItem"] + ["TransactWriteItems"] * 2),
+        (alerts, [0, 0, 100], ["BatchGetItem"]),
+        (resolved, [0, 100, 0], ["BatchGetItem"] * 2 + ["TransactWriteItems"] * 2),
+        (resolved, [0, 0, 100], ["BatchGetItem"]),
+        (alerts[:9], [0, 0, 9], ["BatchGetItem"]),
     ]:
         dynamodb_calls.clear()
-        assert send(api, *alerts) == expected
+        assert send(api, *sent) == expected
         assert sorted(dynamodb_calls) == sorted(calls)
     assert send(api, *alerts, alert(fingerprint="one more")) == [1, 0, 100]
 

@@ -169,5 +169,7 @@ def test_a_transaction_writes_all_or_nothing(local: "DynamoDBClient") -> None:
     with pytest.raises(local.exceptions.TransactionCanceledException):
         write("attribute_not_exists(id)")
     assert local.scan(TableName=TABLE)["Items"] == [item(2)]
+    assert local.get_item(TableName=TABLE, Key=key(2))["Item"] == item(2)
+    local.put_item(TableName=TABLE, Item=item(2, "closed#0"))
     write("attribute_exists(id)")
     assert local.scan(TableName=TABLE)["Items"] == [item(1)]
