@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -207,7 +207,8 @@ class _Connection(BaseHTTPRequestHandler):
         if fault.stalls:
             self.telegram.over.wait()
         if fault.status:
-            self._answer(fault.status, fault.body, fault.header)
+            with suppress(ConnectionError):  # the client may have given up
+                self._answer(fault.status, fault.body, fault.header)
         return None
 
     def _answer(self, status: int, body: str, header: bytes = b"") -> None:

@@ -472,6 +472,23 @@ def test_functions_beside_each_other_name_no_more_than_fit(
     assert text.count("/incident_") == 35
 
 
+def test_a_digest_is_left_to_the_function_that_is_faster(
+    api: httpx.Client, telegram: Telegram, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [create(api) for _ in range(9)]
+    real = notify_telegram.Destination.claim
+
+    def claim(to: notify_telegram.Destination) -> None:
+        monkeypatch.setattr(notify_telegram.Destination, "claim", real)
+        clock.now += told.DIGEST_LEASE + 1  # the chat takes nothing for so long
+        tell(*ids)
+        real(to)
+
+    monkeypatch.setattr(notify_telegram.Destination, "claim", claim)
+    tell(*ids)
+    assert telegram.methods(CHAT) == ["sendMessage"]
+
+
 def test_a_digest_that_others_keep_busy_is_counted_later(
     api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
