@@ -4,6 +4,7 @@ A function returns once DynamoDB has acknowledged the request. If it raises `Una
 made, and the call can be repeated.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+import log
 from dynamodb import CONNECTIONS, TRANSIENT_REASONS, Unavailable, connect, translate_errors
 from incident import (
     ID_PATTERN,
@@ -138,11 +140,7 @@ def get_many(ids: Iterable[str]) -> dict[str, Stored]:
     """Those of these incidents that are stored, by id, as of the last acknowledged write."""
     found: dict[str, Stored] = {}
     for item in get_items(dict.fromkeys(ids), "id, incident, origin"):
-        try:
-            incident = _incident(item)
-        except (KeyError, ValidationError):
-            incident = None
-        found[item["id"]["S"]] = Stored(incident, item["origin"]["S"] if "origin" in item else "")
+        found[item["id"]["S"]] = Stored(_incident_or_none(item), item["origin"]["S"] if "origin" in item else "")
     return found
 
 
@@ -347,7 +345,8 @@ class Bounds(NamedTuple):
 def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:
     """The newest `limit` incidents that have one of these statuses, newest first, within `Bounds(since, before)`.
 
-    The index lags behind the table for a moment: an incident that is being changed may be missing, or be listed as it was.
+    The index lags behind the table for a moment: an incident that is being changed may be missing, or be listed as it was. An item
+    that cannot be read as an incident is left out, logged and counted: it must not take the others down.
     """
     bounds = Bounds(since, before)
     if bounds.first > bounds.last:  # DynamoDB refuses an empty range
@@ -358,7 +357,7 @@ def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str 
     found: list[Incident] = []
     while queries:
         pages = _pages(queries)
-        found += [_incident(item) for page in pages for item in page["Items"]]
+        found += filter(None, (_incident_or_none(item) for page in pages for item in page["Items"]))
         found = sorted(found, key=lambda incident: incident.position, reverse=True)[:limit]
         queries = _next_queries(queries, pages, found, limit)
     return found
@@ -480,6 +479,21 @@ def _entry(at: str, by: str | None, status: Status | None, comment: str | None =
 
 def _incident(stored: "Item") -> Incident:
     return Incident.model_validate(_plain(stored["incident"]))
+
+
+def _incident_or_none(stored: "Item") -> Incident | None:
+    try:
+        return _incident(stored)
+    except (KeyError, ValidationError):
+        values = stored["incident"]["M"] if "incident" in stored else stored
+        damaged = values["id"]["S"] if "id" in values else "unknown"
+        logging.getLogger(__name__).error(
+            "The incident %s cannot be read, and is left out. Restore or delete its item.", damaged
+        )
+        line = log.Line(incident_id=damaged)
+        line.count("DamagedItems")
+        line.write()
+        return None
 
 
 def _map(values: Mapping[str, str | int]) -> "AttributeValueTypeDef":

@@ -181,10 +181,11 @@ def open_table(stack: str, data: Path) -> Iterator[Table]:
         outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
         os.environ.update(TABLE_NAME=outputs["TableName"], STATUS_SHARDS=parameters["StatusShards"])
+        os.environ["METRICS_NAMESPACE"] = ""  # a command counts nothing
         yield DeployedTable()
         return
     environment.isolate()
-    os.environ.update(TABLE_NAME=template.TABLE, STATUS_SHARDS="1")
+    os.environ.update(TABLE_NAME=template.TABLE, STATUS_SHARDS="1", METRICS_NAMESPACE="")
     with closing(LocalTable(data)) as table:
         yield table
 

@@ -1,5 +1,6 @@
 """What the store asks of DynamoDB, and what it makes of DynamoDB's failures."""
 
+import json
 from collections.abc import Iterator, Mapping
 
 import httpx
@@ -10,7 +11,7 @@ from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 import store
 from incident import MAX_CHANGES, MAX_COMMENT, MAX_COMMENTS, Status
-from tests.steps import assert_problem, report
+from tests.steps import assert_problem, follow, report
 
 
 def test_an_operation_is_one_request_and_a_list_one_per_status(api: httpx.Client, dynamodb_calls: list[str]) -> None:
@@ -163,6 +164,19 @@ def test_a_change_is_never_before_the_previous_one(api: httpx.Client, dynamodb: 
     changed = api.patch(path, json={"status": "closed"}, headers={"If-Match": '"1"'}).json()
     assert (changed["version"], changed["updated_at"]) == (2, ahead)
     assert api.get(f"{path}/history").json()[-1]["at"] == ahead
+
+
+def test_a_damaged_item_is_left_out_of_lists(
+    api: httpx.Client, dynamodb: DynamoDBClient, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [report(api)["id"] for _ in range(7)]
+    for damaged in (ids[2], ids[6]):
+        overwrite(dynamodb, table, damaged, "SET incident.#status = :status", status={"S": "lost"})
+    capsys.readouterr()
+    pages = list(follow(api, "/incidents?limit=2"))
+    assert [each["id"] for page in pages for each in page] == [ids[5], ids[4], ids[3], ids[1], ids[0]]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["incident_id"] for line in lines if "DamagedItems" in line} == {ids[2], ids[6]}
 
 
 def test_an_item_can_be_made_again_from_what_it_says(api: httpx.Client, dynamodb: DynamoDBClient, table: str) -> None:
