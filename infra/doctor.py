@@ -70,6 +70,11 @@ def settings(parameters: Mapping[str, str]) -> Iterator[Finding]:
         template.load().check(parameters)
     except template.ParameterError as error:
         yield Finding("parameters", good=False, text=str(error))
+    table, stream = parameters.get("Table"), parameters.get("TableStream")
+    if table and stream and f":table/{table}/stream/" not in stream:
+        yield Finding(
+            "parameters", good=False, text=f"TableStream is not a stream of {table}: make table-stream TABLE={table}"
+        )
     try:
         session = connect()
         where = session.region_name or "There is no region: set AWS_REGION, such as AWS_REGION=eu-central-1."

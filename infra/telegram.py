@@ -13,7 +13,6 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-import boto3
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -62,13 +61,13 @@ def store_token(token: str, api_url: str, name: str) -> str:
         raise KeysError(f"Telegram cannot be asked ({type(error).__name__}). Nothing was stored.") from None
     if not answer.get("ok"):
         raise KeysError(f"Telegram does not know this token ({answer.get('description')}). Nothing was stored.")
-    boto3.client("ssm", config=CONFIG).put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
+    connect().client("ssm", config=CONFIG).put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
     return str(answer["result"]["username"])
 
 
 def turn_stream_on(table: str) -> str:
     """The ARN of a table's stream, which is turned on if it is off. Raises `KeysError` if it has not what a record needs."""
-    dynamodb = boto3.client("dynamodb", config=CONFIG)
+    dynamodb = connect().client("dynamodb", config=CONFIG)
     found = dynamodb.describe_table(TableName=table)["Table"]
     if not found.get("StreamSpecification", {}).get("StreamEnabled"):
         found = dynamodb.update_table(

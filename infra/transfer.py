@@ -39,6 +39,10 @@ COLUMNS = ("id", "description", "source", "status", "created_at")
 """What an import needs of a row."""
 BATCH = 100
 """Rows that are stored at once."""
+EXTRA = "(more cells than the header)"
+"""The name of what a row has beyond the header."""
+TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d[\d:.,]*\s*(?:Z|[+-]\d\d(?::?\d\d)?)?)?"
+"""For `re.fullmatch`: a time as PostgreSQL and JSON write it. Python reads more, such as 1731061210123 as the year 1731."""
 ERASED = "[erased]"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
@@ -177,7 +181,10 @@ class DeployedTable:
 def open_table(stack: str, data: Path) -> Iterator[Table]:
     """The table of a stack, or else of the local run's data folder."""
     if stack:
-        found = describe(connect(), stack)
+        session = connect()
+        found = describe(session, stack)
+        if session.region_name:  # the functions' client reads no AWS_REGION
+            os.environ["AWS_DEFAULT_REGION"] = session.region_name
         outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
         os.environ.update(TABLE_NAME=outputs["TableName"], STATUS_SHARDS=parameters["StatusShards"])
@@ -217,9 +224,12 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
                     yield f"line {number}", _object(line)
         else:
             csv.field_size_limit(sys.maxsize)
-            reader = csv.DictReader(file, strict=True)
-            if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+            reader = csv.DictReader(file, restkey=EXTRA, strict=True)
+            header = list(reader.fieldnames or ())
+            if missing := [name for name in COLUMNS if name not in header]:
                 raise TransferError(f"{path} has no column {', '.join(missing)} in its first line.")
+            if repeated := [name for name in COLUMNS if header.count(name) > 1]:
+                raise TransferError(f"{path} has the column {', '.join(repeated)} more than once.")
             first = reader.line_num + 1
             for row in reader:
                 yield f"line {first}", {name: value for name, value in row.items() if name}
@@ -229,7 +239,7 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
 def _object(line: str) -> Fields:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -237,6 +247,11 @@ def _object(line: str) -> Fields:
 def parse(fields: Fields, words: Mapping[tuple[str, str], str]) -> Row:
     """The incident in a row, whose words are replaced by these. Raises `BadRow`."""
     faults = [f"{name} is missing" for name in COLUMNS if fields.get(name) in (None, "")]
+    if EXTRA in fields:
+        faults.append("it has more cells than the header")
+    old_id = str(fields.get("id")).strip()
+    if fields.get("id") not in (None, "") and not (old_id and old_id.isprintable()):
+        faults.append(f"id cannot be {old_id!r}")
     values = {name: words.get((name, str(value)), value) for name, value in fields.items()}
     reported = {
         name: values[name] for name in ("description", "source", "status") if values.get(name) not in (None, "")
@@ -248,13 +263,13 @@ def parse(fields: Fields, words: Mapping[tuple[str, str], str]) -> Row:
         faults += [_fault(each["loc"][0], each["msg"], fields) for each in error.errors()]
     created_at = ""
     try:
-        created_at = _time(str(values.get("created_at") or "2000-01-01"))
+        if fields.get("created_at") not in (None, ""):
+            created_at = _time(values["created_at"])
     except (ValueError, OverflowError):
         faults.append(f"created_at is no time: {fields['created_at']!r}")
     if faults or not new:
         raise BadRow("; ".join(faults))
-    old_id = str(fields["id"])
-    new_id = old_id.lower() if re.fullmatch(ID_PATTERN, old_id.lower()) else derived_id("import", old_id.strip())
+    new_id = old_id.lower() if re.fullmatch(ID_PATTERN, old_id.lower()) else derived_id("import", old_id)
     incident = Incident(**new.model_dump(), id=new_id, created_at=created_at, updated_at=created_at, version=1)
     first = HistoryEntry(version=1, status=incident.status, at=created_at, by=None, comment=None)
     if isinstance(fields.get("history"), list):
@@ -279,23 +294,25 @@ def _with_history(row: Row, fields: Fields) -> Row:
 
 def _fault(name: int | str, message: str, fields: Fields) -> str:
     value = fields.get(str(name))
-    hint = f' (MAP="{name}.{value}=…" says what it is here)' if name in ("source", "status") else ""
+    hint = f" (MAP={f'{name}.{value}=…'!r} says what it is here)" if name in ("source", "status") else ""
     return f"{name}: {message}" + (f", not {value!r}{hint}" if name != "description" else "")
 
 
-def _time(text: str) -> str:
+def _time(value: object) -> str:
     """A time as PostgreSQL or JSON writes it, in the format of `Incident.created_at`; without an offset it is UTC."""
-    time = datetime.fromisoformat(text.strip())
+    if not isinstance(value, str) or not re.fullmatch(TIME, value.strip(), re.ASCII):
+        raise ValueError("not a time")
+    time = datetime.fromisoformat(value.strip())
     in_utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     return in_utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def words(mapping: str) -> dict[tuple[str, str], str]:
     """What `source.web=partner status.new=open` says. Raises `TransferError`."""
-    found = [re.fullmatch(r"(source|status)\.(.+?)=(\w+)", each) for each in mapping.split()]
-    if not all(found):
+    pattern = re.compile(r"\s*(source|status)\.([^=]+)=(\w+)(?=\s|$)\s*")  # a word of the old service may have spaces
+    if pattern.sub("", mapping):
         raise TransferError('MAP is not understood. It looks like MAP="source.web=partner status.new=open".')
-    return {(each[1], each[2]): each[3] for each in found if each}
+    return {(name, old): new for name, old, new in pattern.findall(mapping)}
 
 
 def import_incidents(path: Path, table: Table, mapping: str) -> int:
@@ -316,19 +333,37 @@ def import_incidents(path: Path, table: Table, mapping: str) -> int:
                 except BadRow as error:
                     _complain(place, str(error))
                     counts["left out"] += 1
-            # notify_telegram does not announce an incident of this version.
-            items = [store.item(row.incident, row.history, f"import#{row.incident.version}") for _, row in good]
-            for (place, row), item, stored in zip(good, items, table.add(cast("list[Item]", items)), strict=True):
-                other, _ = store.from_item(cast("StoredItem", stored))
-                if not other.reports_the_same_as(row.incident):
-                    _complain(place, f"another incident is stored as {row.incident.id}")
-                    counts["left out"] += 1
-                    continue
-                counts["imported" if stored is item else "already there"] += 1
-                ids.writerow([row.old_id, row.incident.id])
+            for some in _without_repeated_ids(good):
+                # notify_telegram does not announce an incident of this version.
+                items = [store.item(row.incident, row.history, f"import#{row.incident.version}") for _, row in some]
+                for (place, row), item, stored in zip(some, items, table.add(cast("list[Item]", items)), strict=True):
+                    other, history = store.from_item(cast("StoredItem", stored))
+                    if not _is_the_same(row, other, history):
+                        _complain(place, f"another incident, or another state of it, is stored as {row.incident.id}")
+                        counts["left out"] += 1
+                        continue
+                    counts["imported" if stored is item else "already there"] += 1
+                    ids.writerow([row.old_id, row.incident.id])
     print(f"{counts['imported']} imported, {counts['already there']} already there, {counts['left out']} left out.")
     print(f"The old and the new ids are in {ids_path}.")
     return int(counts["left out"] > 0)
+
+
+def _without_repeated_ids(good: list[tuple[str, Row]]) -> Iterator[list[tuple[str, Row]]]:
+    """The rows in their order, in parts without two of one id: the first one counts."""
+    part: dict[str, tuple[str, Row]] = {}
+    for each in good:
+        if each[1].incident.id in part:
+            yield list(part.values())
+            part = {}
+        part[each[1].incident.id] = each
+    yield list(part.values())
+
+
+def _is_the_same(row: Row, stored: Incident, history: list[HistoryEntry]) -> bool:
+    """Whether the stored incident is the row's, however it has been changed since."""
+    same = stored.reports_the_same_as(row.incident) and stored.created_at == row.incident.created_at
+    return same and history[: len(row.history)] == row.history
 
 
 def _complain(place: str, text: str) -> None:
@@ -500,6 +535,10 @@ def _run(options: argparse.Namespace) -> int:
     path, data = Path(options.file), Path(options.data or ".local")
     if options.what != "import" and not options.stack and not (data / "incidents.sqlite").exists():
         raise TransferError(f"There are no incidents in the folder {data}.")
+    if options.what == "erase" and not options.stack and (data / "incidents.jsonl").exists():
+        raise TransferError(
+            f"{data / 'incidents.jsonl'}, kept from an earlier release, has the text, too: delete it first."
+        )
     with open_table(options.stack, data) as table:
         if options.what == "import":
             return import_incidents(path, table, options.map)

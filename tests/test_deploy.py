@@ -102,6 +102,11 @@ KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         ("Nonsense=1", KEY | {"AWS_REGION": "eu-central-1"}, "The template has no parameter Nonsense."),
         ("LogDays", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter LogDays cannot be ''."),
         ("AlarmEmail=ops", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter AlarmEmail cannot be 'ops'."),
+        (
+            "Table=new TableStream=arn:aws:dynamodb:eu-central-1:123456789012:table/old/stream/2026",
+            KEY | {"AWS_REGION": "eu-central-1"},
+            "TableStream is not a stream of new",
+        ),
         ("", KEY, "There is no region: set AWS_REGION"),
         ("", {"AWS_REGION": "eu-central-1"}, "There are no AWS credentials: set AWS_PROFILE"),
         ("", {"AWS_REGION": "eu-central-1", "AWS_PROFILE": "lost"}, "The config profile (lost) could not be found"),

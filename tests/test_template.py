@@ -177,7 +177,8 @@ def test_the_gateway_is_throttled_as_the_parameters_say() -> None:
 
     assert api["DefaultRouteSettings"] == throttle("RequestsPerSecond")  # of each route, not of all together
     creating = [route.key for route in TEMPLATE.routes() if route.method == "POST"]
-    assert api["RouteSettings"] == {key: throttle("CreatesPerSecond") for key in creating}
+    limited = {key: throttle("CreatesPerSecond") for key in creating}
+    assert api["RouteSettings"] == {"Fn::If": ["LimitsCreates", limited, {"Ref": "AWS::NoValue"}]}
 
 
 def test_slow_requests_are_counted_where_there_are_few() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 import pytest
@@ -133,8 +133,58 @@ def test_every_bad_row_is_named_with_all_its_faults(data: Path) -> None:
         "line 5: id is missing; description: String should have at least 1 visible character; "
         "created_at is no time: 'yesterday'"
     )
-    assert seven == f"line 7: another incident is stored as {ID_OF_1}"
+    assert seven == f"line 7: another incident, or another state of it, is stored as {ID_OF_1}"
     assert {each["description"] for each in incidents(data)} == {"Самокат #4567 не отвечает", "good"}
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"created_at": 0}, "created_at is no time: 0"),
+        ({"created_at": "1731061210123"}, "created_at is no time: '1731061210123'"),
+        ({"created_at": "2025-W45"}, "created_at is no time: '2025-W45'"),
+        ({"id": "\ud83d"}, "id cannot be '\\ud83d'"),
+        ({"id": "  "}, "id cannot be ''"),
+        ({"source": "\ud83d"}, "source: Input should be"),
+        ({transfer.EXTRA: ["rider hurt"]}, "it has more cells than the header"),
+    ],
+)
+def test_nothing_is_guessed(data: Path, row: dict[str, object], fault: str) -> None:
+    good = {"id": 1, "description": "Brake fails", "source": "partner", "status": "open", "created_at": "2025-11-08"}
+    status, output, error = import_file(data, json.dumps(good | row) + "\n" + json.dumps(good | {"id": 2}))
+    assert (status, output.splitlines()[0]) == (1, "1 imported, 0 already there, 1 left out.")
+    assert error.startswith(f"line 1: {fault}")
+
+
+def test_cells_beyond_the_header_and_repeated_columns_are_named(data: Path) -> None:
+    assert "more cells than the header" in import_file(data, HEADER + ROW.replace("\n", ",more\n"))[2]
+    assert "has the column id more than once" in import_file(data, "id," + HEADER + "7," + ROW)[2]
+    assert import_file(data, "[" * 100_000)[0] == 1
+
+
+@pytest.mark.parametrize("column", [3, 4], ids=["status", "created_at"])
+def test_another_state_of_what_is_there_is_named(data: Path, column: int) -> None:
+    cells = ROW.strip().split(",")
+    other = [*cells[:column], ("closed", "2025-12-24")[column - 3], *cells[column + 1 :]]
+    status, output, error = import_file(data, HEADER + ROW + ",".join(other) + "\n")
+    assert (status, output.splitlines()[0]) == (1, "1 imported, 0 already there, 1 left out.")
+    assert error.startswith("line 3: another incident, or another state of it, is stored as")
+
+
+def test_a_newer_export_of_what_is_there_is_named(data: Path) -> None:
+    import_file(data, HEADER + ROW)
+    (line,) = incidents(data)
+    entry = {"version": 2, "status": "closed", "at": "2025-11-09T10:00:00.000Z", "by": None, "comment": "done"}
+    newer = line | {"status": "closed", "version": 2, "updated_at": entry["at"]}
+    newer["history"] = [*cast("list[object]", line["history"]), entry]
+    assert import_file(data, json.dumps(newer))[0] == 1
+
+
+def test_a_word_of_the_old_service_may_have_spaces(data: Path) -> None:
+    words = "status.in progress=in_progress source.web shop=partner"
+    row = ROW.replace("monitoring", "web shop").replace("open", "in progress")
+    assert import_file(data, HEADER + row, "--map", words)[0] == 0
+    assert (incidents(data)[0]["source"], incidents(data)[0]["status"]) == ("partner", "in_progress")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +324,8 @@ def test_what_people_wrote_is_erased_and_nothing_else(data: Path) -> None:
     history = [first | {"by": "[erased]"}, second | {"comment": "[erased]"}]
     assert erased == line | {"description": "[erased]", "history": history}
     assert "Anna" not in (data / "incidents.sqlite").read_bytes().decode(errors="replace")
+    (data / "incidents.jsonl").touch()  # of an earlier release
+    assert "delete it first" in run("erase", "--id", str(line["id"]), "--data", str(data), "--yes")[2]
 
 
 # ---- a table in AWS

@@ -130,7 +130,7 @@ class Items:
     def _open(self, path: Path, journal: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # The lock first: with it, the write-ahead log needs no shared memory, which not every file system has.
-        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._database.execute(f"PRAGMA {setting}")
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":

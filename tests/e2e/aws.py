@@ -223,7 +223,9 @@ class Aws:
     def make(self, *arguments: str, typed: str = "") -> str:
         """Run make with the administrator's credentials; return what it printed."""
         command = ["make", "--silent", *arguments, f"STACK={self.stack}"]
-        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint}
+        # The region as the page on deploying names it: botocore alone reads another variable.
+        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": REGION}
+        environment.pop("AWS_DEFAULT_REGION")
         ran = subprocess.run(
             command, cwd=ROOT, env=environment, input=typed, stdout=subprocess.PIPE, text=True, check=True
         )
