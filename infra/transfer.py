@@ -216,7 +216,11 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
             start = file.read(1)
         file.seek(0)
         if start == "[":
-            for place, item in enumerate(json.load(file), 1):
+            try:
+                items = json.load(file)
+            except (ValueError, RecursionError):
+                raise TransferError(f"{path} begins like JSON, and is none.") from None
+            for place, item in enumerate(items, 1):
                 yield f"item {place}", item if isinstance(item, dict) else {}
         elif start == "{":
             for number, line in enumerate(file, 1):

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
+from unittest import mock
 
 import httpx
 import pytest
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 import store
 from incident import NewIncident
 from infra import transfer
-from tests.conftest import CI, ROOT, LocalRun
+from tests.conftest import CI, LocalRun
 from tests.steps import report
 
 if TYPE_CHECKING:
@@ -37,17 +39,20 @@ Run = Callable[..., LocalRun]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """The exit status of a command, and what it printed to the standard output and error."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "infra.transfer", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": "functions"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ran.returncode, ran.stdout, ran.stderr
+    """The exit status of a command, and what it prints to the standard output and error; nobody answers it."""
+    output, error = StringIO(), StringIO()
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["transfer", *arguments]),
+        mock.patch.object(sys, "stdin", StringIO()),
+        redirect_stdout(output),
+        redirect_stderr(error),
+        pytest.raises(SystemExit) as ended,
+    ):
+        transfer.main()
+    if isinstance(ended.value.code, str):  # which Python prints
+        return 1, output.getvalue(), f"{error.getvalue()}{ended.value.code}\n"
+    return int(ended.value.code or 0), output.getvalue(), error.getvalue()
 
 
 @pytest.fixture

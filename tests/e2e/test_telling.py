@@ -1,10 +1,13 @@
 """Telling the chats from a stack: the stream and its filter, the repetition, the token, the reminder, the alarms."""
 
 import json
+import uuid
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
 
+from tests.alerts import real_alertmanager
 from tests.alerts.real_alertmanager import until
 from tests.e2e.aws import Aws
 from tests.steps import report
@@ -25,30 +28,31 @@ def text_of(chat: Telegram, word: str) -> str:
     return next((text for text in chat.shown(CHAT) if text.startswith(word)), "")
 
 
+@real_alertmanager.needed
 def test_a_story_from_the_alert_to_its_end(integrated: Aws, chat: Telegram) -> None:
     """Nothing but Telegram itself is a stand-in."""
-    alert = {
-        "status": "firing",
-        "fingerprint": "c0ffee",
-        "startsAt": "2026-11-24T02:17:50Z",
-        "annotations": {"summary": "Story"},
-    }
-    alertmanager = integrated.make_key("story-alertmanager", "reporter")
+    group, starts = uuid.uuid4().hex, datetime.now(UTC) - timedelta(minutes=1)
     webhook = integrated.make_key("story-telegram", "telegram")
-    with integrated.client(alertmanager) as sender:
-        assert sender.post("/alerts", json={"alerts": [alert]}).json()["created"] == 1
-        until(lambda: "Status: open" in text_of(chat, "Story"), "the chat shows the alert")
-        number, shown = next(each for each in chat.chats[CHAT].items() if str(each[1]["text"]).startswith("Story"))
-        below = buttons(call({"method": "sendMessage", **shown}))
+
+    def shown() -> str:
+        return next((text for text in chat.shown(CHAT) if group in text), "")
+
+    with real_alertmanager.running(
+        f"{integrated.address}/alerts", integrated.make_key("story-alertmanager", "reporter")
+    ) as alertmanager:
+        alertmanager.post(real_alertmanager.alert(group, "1", starts))
+        until(lambda: "Status: open" in shown(), "the chat shows the alert")
+        number, message = next(each for each in chat.chats[CHAT].items() if group in str(each[1]["text"]))
+        below = buttons(call({"method": "sendMessage", **message}))
         with integrated.anonymous_client({TELEGRAMS: webhook}) as telegram:
             answered(deliver(telegram, Chat().tap(below["Start work"], BORIS, message_id=number)))
         with integrated.client() as api:
             incident_id = below["Start work"].split(":")[1]
             assert api.get(f"/incidents/{incident_id}").json()["status"] == "in_progress"
-        until(lambda: "Status: in progress, Boris" in text_of(chat, "Story"), "the message says who works on it")
-        sender.post("/alerts", json={"alerts": [alert | {"status": "resolved"}]})
-        until(lambda: "Status: resolved" in text_of(chat, "Story"), "the message says that it is over")
-    assert sum(text.startswith("Story") for text in chat.shown(CHAT)) == 1
+        until(lambda: "Status: in progress, Boris" in shown(), "the message says who works on it")
+        alertmanager.post(real_alertmanager.alert(group, "1", starts, datetime.now(UTC)))
+        until(lambda: "Status: resolved" in shown(), "the message says that it is over")
+    assert sum(group in text for text in chat.shown(CHAT)) == 1
 
 
 def test_what_telegram_refuses_for_now_is_told_later(integrated: Aws, chat: Telegram) -> None:
