@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
@@ -216,28 +216,35 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
             start = file.read(1)
         file.seek(0)
         if start == "[":
-            try:
-                items = json.load(file)
-            except (ValueError, RecursionError):
-                raise TransferError(f"{path} begins like JSON, and is none.") from None
-            for place, item in enumerate(items, 1):
-                yield f"item {place}", item if isinstance(item, dict) else {}
+            yield from _array(file, path)
         elif start == "{":
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"line {number}", _object(line)
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            yield from ((f"line {number}", _object(line)) for number, line in lines)
         else:
-            csv.field_size_limit(sys.maxsize)
-            reader = csv.DictReader(file, restkey=EXTRA, strict=True)
-            header = list(reader.fieldnames or ())
-            if missing := [name for name in COLUMNS if name not in header]:
-                raise TransferError(f"{path} has no column {', '.join(missing)} in its first line.")
-            if repeated := [name for name in COLUMNS if header.count(name) > 1]:
-                raise TransferError(f"{path} has the column {', '.join(repeated)} more than once.")
-            first = reader.line_num + 1
-            for row in reader:
-                yield f"line {first}", {name: value for name, value in row.items() if name}
-                first = reader.line_num + 1
+            yield from _csv(file, path)
+
+
+def _array(file: TextIO, path: Path) -> Iterator[tuple[str, Fields]]:
+    try:
+        items = json.load(file)
+    except (ValueError, RecursionError):
+        raise TransferError(f"{path} begins like JSON, and is none.") from None
+    for place, item in enumerate(items, 1):
+        yield f"item {place}", item if isinstance(item, dict) else {}
+
+
+def _csv(file: TextIO, path: Path) -> Iterator[tuple[str, Fields]]:
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.DictReader(file, restkey=EXTRA, strict=True)
+    header = list(reader.fieldnames or ())
+    if missing := [name for name in COLUMNS if name not in header]:
+        raise TransferError(f"{path} has no column {', '.join(missing)} in its first line.")
+    if repeated := [name for name in COLUMNS if header.count(name) > 1]:
+        raise TransferError(f"{path} has the column {', '.join(repeated)} more than once.")
+    first = reader.line_num + 1
+    for row in reader:
+        yield f"line {first}", {name: value for name, value in row.items() if name}
+        first = reader.line_num + 1
 
 
 def _object(line: str) -> Fields:
