@@ -208,8 +208,8 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
 
 
 def _adopt(chat: Chat, id: str, message: int, version: int) -> bool:
-    """Whether notify_telegram keeps this message about an incident up to date: from now on, if it keeps no other in the chat."""
-    return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version) == message
+    """Whether notify_telegram keeps this message up to date. From now on it does, if it keeps none about the incident in the chat."""
+    return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version)
 
 
 def _send(message: Message, text: str, keyboard: messages.Keyboard | None = None) -> Method:

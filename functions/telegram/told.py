@@ -96,8 +96,8 @@ def remember(chat: str, id: str, message: int, version: int) -> None:
 
 
 @translate_errors()
-def adopt(chat: str, id: str, message: int, version: int) -> int:
-    """Take a message that shows this version for the chat's own, unless it has one; return the number of the chat's own."""
+def adopt(chat: str, id: str, message: int, version: int) -> bool:
+    """Take a message that shows this version for the chat's own, unless it has one; return whether it was this one already."""
     try:
         store.client.update_item(
             TableName=store.TABLE,
@@ -108,8 +108,8 @@ def adopt(chat: str, id: str, message: int, version: int) -> int:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except store.client.exceptions.ConditionalCheckFailedException as error:
-        return _numbers(store.existing_item(error), ("message",))["message"]
-    return message
+        return _numbers(store.existing_item(error), ("message",))["message"] == message
+    return False
 
 
 # ---- when the bot may say more

@@ -75,13 +75,14 @@ def test_the_answer_to_a_report_is_adopted(api: httpx.Client, telegram: Telegram
     telegram.chats[CHAT] = {7: {"text": shown.text, "chat_id": CHAT}}
     incident_id = next(iter(buttons(shown).values())).split(":")[1]
     if by == "tap":
-        answered(deliver(api, chat.tap(buttons(shown)["Start work"], BORIS, message_id=7)))
+        changed = edited(deliver(api, chat.tap(buttons(shown)["Start work"], BORIS, message_id=7)))
+        answered(deliver(api, chat.tap(buttons(changed)["Resolve"], BORIS, message_id=7)))
     else:
         replied = {"message_id": 7, "date": 1, "chat": chat.chat, "from": BOT, "text": shown.text}
         reacted(deliver(api, chat.message("On my way", BORIS, reply_to_message=replied)))
     tell(incident_id)
     assert telegram.methods(CHAT) == ["editMessageText"]
-    assert ("in progress, Boris" if by == "tap" else "Boris: On my way") in telegram.shown(CHAT)[0]
+    assert ("Status: resolved, Boris" if by == "tap" else "Boris: On my way") in telegram.shown(CHAT)[0]
 
 
 def test_a_message_that_is_not_the_chats_own_is_edited_by_the_webhook(api: httpx.Client, telegram: Telegram) -> None:

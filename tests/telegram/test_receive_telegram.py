@@ -30,7 +30,6 @@ from tests.telegram.chat import (
     Chat,
     Fields,
     alerted,
-    answered,
     body,
     buttons,
     call,
@@ -677,8 +676,8 @@ PAGE = (ROOT / "infra/integrations.md").read_text().partition("\n## Telegram\n")
 def test_a_conversation_with_the_local_run(run_local: Callable[..., LocalRun]) -> None:
     room = Room(run_local("--parameters", f"TelegramChats={CHAT}").client)
     incident_id, below = room.record()
-    answered(room.tap(below["В работу"], BORIS))
-    reacted(room.say(COMMENT, **answer_to(room.say(f"/incident {incident_id}"))))
+    answer = edited(room.tap(below["В работу"], BORIS))
+    reacted(room.say(COMMENT, **answer_to(answer)))
     assert incident_id.replace("-", "") in text(sent(room.say("/incidents")))
     room.chat = Chat(4567)
     assert room.say(f"/incident {REPORT}") is None
