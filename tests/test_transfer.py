@@ -411,6 +411,28 @@ def test_any_rows_are_imported_as_they_are_or_named(rows: list[tuple[str, ...]],
         assert store.from_item(item) == (row.incident, row.history)
 
 
+GOOD = st.tuples(
+    st.uuids().map(str) | st.integers(1, 10**9).map(str),
+    st.text("\"'\n,;=@ яЁ🛴\t\\", max_size=20).map(lambda text: f"x{text}"),
+    st.sampled_from(["operator", "monitoring", "partner"]),
+    st.sampled_from(["open", "in_progress", "resolved", "closed"]),
+    st.datetimes().map(str),
+)
+
+
+@given(rows=st.lists(GOOD, min_size=1, max_size=100))
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+def test_no_good_row_is_left_out(rows: list[tuple[str, ...]], tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    with file.open("w", encoding="utf-8", newline="") as content:
+        csv.writer(content).writerows([transfer.COLUMNS, *rows])
+    imported = [transfer.parse(fields, {}).incident for _, fields in transfer.rows(file)]
+    assert [(each.description, each.source, each.status, each.created_at) for each in imported] == [
+        (description.strip(), source, status, f"{time.replace(' ', 'T')[:19]}.{time[20:23].ljust(3, '0')}Z")
+        for _, description, source, status, time in rows
+    ]
+
+
 # ---- the old service's database
 
 

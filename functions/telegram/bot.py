@@ -43,7 +43,7 @@ Method = dict[str, object]
 
 # Whatever the level of the root logger is: urllib3 logs URLs, even in warnings, and botocore at DEBUG what SSM answers.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-logging.getLogger("botocore").setLevel(logging.INFO)
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # urllib3's own attempts would put the URL into the text of their exception.
 _http = urllib3.PoolManager(

@@ -46,7 +46,8 @@ handler = app.resolve
 CHATS = {each.partition("/")[0]: each for each in reversed(os.environ["TELEGRAM_CHATS"].split(","))}
 """The chats that are served by their ids: the first one as the parameter names it, with its topic if it has one."""
 
-NOTIFIES = bool(os.environ["TELEGRAM_TOKEN_PARAMETER"])
+# A deployment may bring this code before its configuration.
+NOTIFIES = bool(os.environ.get("TELEGRAM_TOKEN_PARAMETER"))
 """Whether notify_telegram keeps the messages up to date that it knows."""
 
 Method = dict[str, object]

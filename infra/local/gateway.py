@@ -149,7 +149,7 @@ class Gateway:
         )
 
     def pass_on(self, records: list[dict[str, object]]) -> None:
-        """Give records of the table's stream to the functions on it. Raises what a function raises, who then wants them again."""
+        """Give records of the table's stream to the functions on it. Raises what a function raises."""
         self._reload()
         for name, function in self._functions.items():
             if any(event.Type == "DynamoDB" for event in function.Events.values()):

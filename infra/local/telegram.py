@@ -76,7 +76,6 @@ class Chats:
         self._token = token
         self._screen = screen
         self._stopping = Event()
-        self._threads: list[Thread] = []
         self._changed = Event()
 
     def tell(self, database: Database, gateway: Gateway, webhook: str) -> None:
@@ -102,13 +101,15 @@ class Chats:
         wait = 1
         while not self._stopping.is_set():
             self._changed.clear()
-            records = database.stream(BATCH)
-            if not records:
-                self._changed.wait()
-                self._stopping.wait(WINDOW)
-                continue
             try:
+                records = database.stream(BATCH)
+                if not records:
+                    self._changed.wait()
+                    self._stopping.wait(WINDOW)
+                    continue
                 gateway.pass_on([{"dynamodb": {"Keys": {"id": {"S": incident_id}}}} for _, incident_id in records])
+                database.forget(records[-1][0])
+                wait = 1
             except Exception as error:  # as on AWS, where Lambda handles every exception that leaves a function
                 if self._stopping.is_set():
                     return
@@ -117,9 +118,6 @@ class Chats:
                 )
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
-            else:
-                database.forget(records[-1][0])
-                wait = 1
 
     def _fetch_updates(self, webhook: str) -> None:
         """Give the updates of the bot to the webhook, and make the calls that it answers."""
@@ -134,10 +132,17 @@ class Chats:
                         raise ValueError(f"the API answered {response.status}")
                     offset = update["update_id"] + 1
                     if answer := response.json():
-                        self._ask(http, answer.pop("method"), answer)
+                        self._make(http, answer)
             except (urllib3.exceptions.HTTPError, ValueError) as error:
                 log.warning("An update from Telegram could not be handled: %s", error)
                 self._stopping.wait(LONGEST_WAIT)
+
+    def _make(self, http: urllib3.PoolManager, call: Fields) -> None:
+        """Make the call that the webhook answers. Telegram does not repeat an update because it refuses the call."""
+        try:
+            self._ask(http, str(call.pop("method")), call)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            log.warning("Telegram has refused an answer: %s", error)
 
     def _ask(self, http: urllib3.PoolManager, method: str, fields: Fields) -> object:
         """Call a method of the Bot API; return its result. Raises `ValueError` for a refusal."""

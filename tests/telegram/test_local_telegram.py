@@ -115,3 +115,15 @@ def test_a_function_that_waits_for_telegram_does_not_hold_the_end_up(run_local: 
     report(run.client)
     until(lambda: len(telegram.calls) > 0, "Telegram is asked")
     assert run.stop(signal.SIGTERM).endswith("Stopped.\n")  # within 30 seconds
+
+
+def test_an_answer_that_telegram_refuses_holds_nothing_up(run_local: Run, telegram: Telegram) -> None:
+    telegram.faults = [refused(400, "Bad Request: message is not modified")]
+    chat = Chat()
+    for number, text in enumerate(("/incident one", "/incident two"), 1):
+        telegram.updates.append(dict(chat.message(text, BORIS)) | {"update_id": number})
+    run = run_local(*PARAMETERS)
+    until(lambda: any(text.startswith("two") for text in telegram.shown(CHAT)), "the second update is answered")
+    output = run.stop(signal.SIGTERM)
+    assert "Telegram has refused an answer" in output
+    assert "could not be handled" not in output, "then the next update would wait for half a minute"
