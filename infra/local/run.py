@@ -50,6 +50,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
     print(f"The API answers on http://localhost:{server.port}{declared.base_path(**parameters)}/incidents/")
     print(f"It can be tried out on http://localhost:{server.port}/docs")
     print(f"The incidents are kept in {data.resolve()}. Ctrl-C stops.", flush=True)
+    terminal = sys.stdout
     with redirect_stdout(_Log(log_file, encoding="utf-8", write_through=True)):  # what the functions print
         server.start()
         if chats:
@@ -59,7 +60,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         server.stop()
         if chats:
             chats.stop()
-    print("Stopped.", flush=True)
-    database.close()
-    if chats:
-        os._exit(0)  # a function may be waiting for Telegram to take more
+        print("Stopped.", file=terminal, flush=True)
+        database.close()
+        if chats:
+            os._exit(0)  # a function may be waiting for Telegram to take more
