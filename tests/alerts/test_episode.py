@@ -107,6 +107,7 @@ LIVES: dict[str, tuple[list[Told], list[str]]] = {
     "the end as start, and no end": ([fires(1), ends(2, None)], ["resolved"]),
     "the end as start, before its firing": ([ends(2, 2), fires(1)], ["resolved"]),
     "an earlier start, and no end": ([fires(2), ends(1, None), ends(1, ""), ends(1, "soon")], ["resolved"]),
+    "no end, then the zero time as start": ([ends(1, None), fires(ZERO)], ["resolved", "open"]),
     # Times that cannot be true.
     "the zero time as start": ([fires(ZERO), fires(ZERO), ends(ZERO, 2), fires(ZERO)], ["resolved", "open"]),
     "Unix's zero time as start": ([fires(UNIX_ZERO), ends(UNIX_ZERO), fires(UNIX_ZERO)], ["resolved", "open"]),
@@ -290,13 +291,16 @@ def test_what_is_repeated_late_changes_nothing(client: httpx.Client, life: list[
 def test_alerts_are_stored_all_or_sent_again(client: httpx.Client, proxy: Proxy) -> None:
     fingerprints = [uuid.uuid4().hex for _ in range(400)]
     body = {"alerts": [fires(1).alert(each) for each in fingerprints]}
-    # The first requests ask for what is known; then one write passes, and from there on each fails.
+    # Four batches of reads and one write pass; every later request fails.
     failed = Fault("failed", status=500, code="InternalServerError")
-    proxy.script, proxy.asked = itertools.chain([None] * 3, itertools.repeat(failed)), 0
+    proxy.script, proxy.asked = itertools.chain([None] * 5, itertools.repeat(failed)), 0
     assert client.post("/alerts", json=body).status_code == 503
-    assert proxy.asked <= 3 + 4, "the rest is not even tried by the four threads"
+    assert 5 < proxy.asked <= 5 + 4, "each of the four threads fails at most once"
     proxy.script = iter(())
-    assert client.post("/alerts", json=body).status_code == 200
+    # On a slow machine, one request has no time for 400 single writes.
+    while (status := client.post("/alerts", json=body).status_code) == 503:
+        pass
+    assert status == 200
     listed = {each["description"] for page in follow(client, "/incidents?limit=100") for each in page}
     assert listed >= set(fingerprints)
 
