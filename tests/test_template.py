@@ -252,6 +252,45 @@ def test_the_reminders_schedule_is_the_stacks_own() -> None:
     assert reminder["ScheduleExpressionTimezone"] == {"Ref": "RemindTimezone"}
 
 
+CHATS = {"TelegramChats": "-1001234567890"}
+TOKEN = {"TelegramTokenParameter": "/incident-api/telegram-token"}
+DOMAIN = {"DomainName": "incidents.example.com"}
+CERTIFICATE = {"CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/1"}
+STREAM = {"TableStream": "arn:aws:dynamodb:eu-central-1:123456789012:table/restored/stream/1"}
+CONTRADICTIONS: list[tuple[dict[str, str], dict[str, str], str]] = [
+    (DOMAIN, CERTIFICATE, "DomainName needs CertificateArn"),
+    (CERTIFICATE, DOMAIN, "CertificateArn is for a DomainName"),
+    ({"BasePath": "v1"}, DOMAIN | CERTIFICATE, "BasePath is a path below a DomainName"),
+    ({"MappedApi": "abc123"}, DOMAIN | CERTIFICATE, "MappedApi is for a DomainName"),
+    (
+        {"DisableExecuteApiEndpoint": "true"},
+        DOMAIN | CERTIFICATE,
+        "Without DomainName, ApiUrl is the only address of the API",
+    ),
+    (TOKEN, CHATS, "TelegramTokenParameter needs TelegramChats"),
+    (CHATS | {"RemindAt": "rate(1 day)"}, TOKEN, "RemindAt needs TelegramTokenParameter"),
+    (CHATS | TOKEN | {"Table": "restored"}, STREAM, "With Table, TelegramTokenParameter needs TableStream"),
+    (STREAM, {"Table": "restored"}, "TableStream is the stream of a Table"),
+    ({"BudgetUSD": "100"}, {"AlarmEmail": "ops@example.com"}, "BudgetUSD needs AlarmEmail"),
+]
+"""Parameters, what they need, and what a deployment without it answers."""
+
+
+@pytest.mark.parametrize(("parameters", "needed", "description"), CONTRADICTIONS)
+def test_parameters_that_contradict_each_other_are_refused(
+    parameters: dict[str, str], needed: dict[str, str], description: str
+) -> None:
+    with pytest.raises(template.ParameterError, match=description):
+        TEMPLATE.check_rules(parameters)
+    TEMPLATE.check_rules(parameters | needed)
+
+
+def test_parameters_may_be_set_without_others() -> None:
+    TEMPLATE.check_rules({})
+    for each in (CHATS, CHATS | TOKEN, {"Table": "restored"}, {"AlarmEmail": "ops@example.com"}):
+        TEMPLATE.check_rules(each)
+
+
 # ---- infra/deploying-policy.json
 
 

@@ -258,6 +258,7 @@ def test_a_busy_port_is_told(tmp_path: Path) -> None:
     ("parameters", "message"),
     [
         ("StatusShards", "The parameter StatusShards cannot be ''. It is a number.\n"),
+        ("BudgetUSD=5", "BudgetUSD needs AlarmEmail.\n"),
         ("LogDays='3", "The parameters cannot be read (No closing quotation): LogDays='3\n"),
     ],
 )
