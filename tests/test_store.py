@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from threading import Event
 
 import httpx
 import pytest
@@ -164,6 +165,24 @@ def test_a_change_is_never_before_the_previous_one(api: httpx.Client, dynamodb: 
     changed = api.patch(path, json={"status": "closed"}, headers={"If-Match": '"1"'}).json()
     assert (changed["version"], changed["updated_at"]) == (2, ahead)
     assert api.get(f"{path}/history").json()[-1]["at"] == ahead
+
+
+def test_a_failure_waits_for_the_other_threads() -> None:
+    """Lambda freezes a thread that is left behind, in the middle of a write."""
+    begun, failing, done = Event(), Event(), Event()
+
+    def work(name: str) -> None:
+        if name == "fails":
+            begun.wait(timeout=10)
+            failing.set()
+            raise LookupError
+        begun.set()
+        failing.wait(timeout=10)
+        done.wait(timeout=0.1)  # a write that outlasts the failure
+        done.set()
+
+    results, error = store.in_parallel(work, ["fails", "is at work"])
+    assert (results, type(error), done.is_set()) == ([], LookupError, True)
 
 
 def test_a_damaged_item_is_left_out_of_lists(
