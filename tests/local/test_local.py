@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -145,7 +146,23 @@ def test_a_full_disk_refuses_writes_and_serves_reads(run_local: RunLocal) -> Non
     resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     kept.append(report(local.client))
     local.stop(signal.SIGKILL)
+    with no_file_longer_than(1):
+        local = run_local()
+    assert every_incident(local.client) == kept[::-1]
+    assert report_once(local.client).status_code == 503
+    local.stop(signal.SIGTERM)
     assert every_incident(run_local().client) == kept[::-1]
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """The programs that are started meanwhile can make no file longer."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # ---- what earlier releases have kept
