@@ -75,11 +75,10 @@ class _Authorizer(BaseModel):
 
 
 class _ApiBody(BaseModel):
-    """The OpenAPI document into which SAM puts the API's configuration."""
+    """The OpenAPI document into which SAM puts the API's routes and authorizers."""
 
     paths: dict[str, dict[str, _Method]]
     authorizers: dict[str, _Authorizer] = Field(validation_alias=AliasPath("components", "securitySchemes"))
-    cors: dict[str, JsonValue] | None = Field(None, validation_alias="x-amazon-apigateway-cors")
 
 
 def _decided(value: JsonValue, conditions: dict[str, bool]) -> JsonValue:
@@ -150,18 +149,11 @@ class Aws:
 
     def remove(self) -> None:
         """Delete the stack."""
-        # Without its nested stack, because the SAM CLI does not recognize the emulator's URL of that template as one of S3.
-        self.set_parameters()
+        # Its nested stack goes first: the SAM CLI does not recognize the emulator's URL of that template as one of S3.
+        resources = self.cloudformation.describe_stack_resources(StackName=self.stack)["StackResources"]
+        if "Monitoring" in {each["LogicalResourceId"] for each in resources}:
+            self.set_parameters()
         self._sam("delete", "--stack-name", self.stack, "--region", REGION, "--no-prompts")
-
-    @property
-    def api_body(self) -> _ApiBody:
-        """The deployed API's document, its conditions evaluated for the stack's parameters."""
-        processed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")["TemplateBody"]
-        declared, parameters = template.load(), self.parameters
-        conditions = {name: declared.holds(name, **parameters) for name in declared.Conditions}
-        body = cast("dict[str, dict[str, dict[str, dict[str, JsonValue]]]]", processed)["Resources"]["IncidentApi"]
-        return _ApiBody.model_validate(_decided(body["Properties"]["Body"], conditions))
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -232,7 +224,7 @@ class Aws:
         api = self.resource("IncidentApi")
         if gateway.get_routes(ApiId=api)["Items"]:
             return
-        body = self.api_body
+        body = self._api_body()
         authorizers = {
             name: gateway.create_authorizer(
                 ApiId=api,
@@ -260,6 +252,14 @@ class Aws:
                     AuthorizerId=authorizers[authorizer],
                     Target=f"integrations/{integration['IntegrationId']}",
                 )
+
+    def _api_body(self) -> _ApiBody:
+        """The deployed API's document, its conditions evaluated for the stack's parameters."""
+        processed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")["TemplateBody"]
+        declared, parameters = template.load(), self.parameters
+        conditions = {name: declared.holds(name, **parameters) for name in declared.Conditions}
+        api = cast("dict[str, dict[str, dict[str, dict[str, JsonValue]]]]", processed)["Resources"]["IncidentApi"]
+        return _ApiBody.model_validate(_decided(api["Properties"]["Body"], conditions))
 
     def _function_arn(self, uri: JsonValue) -> str:
         """The ARN of the function in a URI of the template."""
