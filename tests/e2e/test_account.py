@@ -42,7 +42,8 @@ def test_a_domain_leads_to_one_stack_then_to_another(own: Aws, deployed: Aws) ->
     gateway = boto3.client("apigatewayv2", endpoint_url=own.endpoint)
     certificate = acm.request_certificate(DomainName=DOMAIN, ValidationMethod="DNS")["CertificateArn"]
     headers = {"Authorization": f"Bearer {own.operators_key}"}
-    with httpx.Client(base_url=f"https://{DOMAIN}/v1", headers=headers, transport=To(own.endpoint)) as client:
+    transport = To(own.endpoint)
+    with httpx.Client(base_url=f"https://{DOMAIN}/v1", headers=headers, transport=transport, timeout=30) as client:
         own.set_parameters(DomainName=DOMAIN, CertificateArn=certificate, BasePath="v1")
         assert own.output("DomainUrl") == f"https://{DOMAIN}/v1"
         assert re.fullmatch(rf"{DOMAIN} -> d-\S+\.amazonaws\.com \(hosted zone Z\w+\)", own.output("DnsRecord"))
