@@ -1,4 +1,4 @@
-"""Alertmanager itself, as Debian and Ubuntu package it, with the receiver that infra/integrations.md shows."""
+"""Runs Debian's or Ubuntu's Alertmanager with the receiver documented in infra/integrations.md."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ import yaml
 PROGRAM = "prometheus-alertmanager"
 PAGE = Path(__file__).parents[2] / "infra" / "integrations.md"
 PATIENCE = 60
-"""Seconds that a condition may take to come true on a machine that is busy with other things."""
+"""Seconds to wait for a condition, enough for a busy machine."""
 
 needed = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
 
@@ -32,7 +32,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def configuration(url: str, key_file: Path) -> str:
-    """The configuration of the page, with this URL and key, and a route that lets tests be short."""
+    """The documented configuration with this URL and key, and a route with short intervals."""
     section = PAGE.read_text().partition("\n## Alertmanager\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     assert block.count("https://…/alerts") == block.count("/etc/alertmanager/incident-api.key") == 1
@@ -50,27 +50,27 @@ def configuration(url: str, key_file: Path) -> str:
 
 
 class Alertmanager:
-    """An Alertmanager that runs."""
+    """A running Alertmanager."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
     def ready(self) -> bool:
-        """Whether it takes alerts."""
+        """Whether it accepts alerts."""
         try:
             return self._client.get("/-/ready").is_success
         except httpx.TransportError:
             return False
 
     def post(self, *alerts: dict[str, object]) -> None:
-        """Report alerts to it, as Prometheus does."""
+        """Post alerts as Prometheus does."""
         self._client.post("/api/v2/alerts", json=list(alerts)).raise_for_status()
 
 
 def alert(
     group: str, name: str, starts: datetime, ends: datetime | None = None, summary: str = "Самокат не отвечает"
 ) -> dict[str, object]:
-    """An alert as Prometheus reports it: one that fires ends in a while, unless it is reported again."""
+    """An alert in Prometheus's format, in which a firing alert has a future end."""
     return {
         "labels": {"alertname": "ScooterOffline", "group": group, "instance": name},
         "annotations": {"summary": summary},
@@ -82,7 +82,7 @@ def alert(
 
 @contextmanager
 def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
-    """An Alertmanager that sends to this URL with this access key, on a free port of this machine."""
+    """Run an Alertmanager that sends to this URL with this access key."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(key + "\n")
@@ -94,7 +94,7 @@ def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
             f"--config.file={folder / 'alertmanager.yml'}",
             f"--storage.path={folder / 'data'}",
             f"--web.listen-address={address}",
-            "--cluster.listen-address=",  # no port for other Alertmanagers
+            "--cluster.listen-address=",  # no cluster port
         ]
         with (
             (folder / "log").open("wb") as log,
@@ -103,7 +103,7 @@ def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
         ):
             try:
                 alertmanager = Alertmanager(client)
-                until(lambda: process.poll() is not None or alertmanager.ready(), "Alertmanager takes alerts")
+                until(lambda: process.poll() is not None or alertmanager.ready(), "Alertmanager accepts alerts")
                 assert process.poll() is None, (folder / "log").read_text()
                 yield alertmanager
             finally:
