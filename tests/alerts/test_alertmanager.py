@@ -1,12 +1,15 @@
-"""A real Alertmanager reports to `make run`, and to functions whose DynamoDB fails temporarily."""
+"""Real Prometheus and Alertmanager report to `make run`, and Alertmanager to functions whose DynamoDB fails temporarily."""
 
 import itertools
 import json
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import httpx
@@ -14,13 +17,13 @@ import pytest
 
 from tests import anew
 from tests.alerts import real_alertmanager
-from tests.alerts.real_alertmanager import Alertmanager, alert, until
+from tests.alerts.real_alertmanager import PROMETHEUS, Alertmanager, Prometheus, alert, until
 from tests.conftest import LocalRun, http_client
 from tests.faults import Fault, Proxy
 from tests.processes import PATIENT
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication
 
 pytestmark = [real_alertmanager.needed, pytest.mark.slow]
 
@@ -73,6 +76,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 def alertmanager(local: Api) -> Iterator[Alertmanager]:
     """An Alertmanager that reports to it."""
     with real_alertmanager.running(local.url) as alertmanager:
+        # It fires until the end, so there are always deliveries to wait for.
+        alertmanager.post(alert("repeated", "1", ago(60)))
         yield alertmanager
 
 
@@ -144,3 +149,40 @@ def test_alerts_sent_while_dynamodb_fails_are_stored_later(
         until(lambda: proxy.asked >= asked + 3, "deliveries with the response 503")
         proxy.script = iter(())
         api.wait_for_histories(group, ["open", "resolved"], ["open"])
+
+
+@pytest.mark.skipif(not shutil.which(PROMETHEUS), reason=f"{PROMETHEUS} is not installed")
+def test_two_prometheus_report_one_incident_though_one_restarts(
+    local: Api, alertmanager: Alertmanager, group: str, serve: Callable[["WSGIApplication"], str], tmp_path: Path
+) -> None:
+    offline = Event()
+
+    def metrics(_: object, start_response: "StartResponse") -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4")])
+        return [f"scooter_offline {offline.is_set():d}\n".encode()]
+
+    exporter = serve(metrics)
+
+    def replica(name: str) -> AbstractContextManager[Prometheus]:
+        return real_alertmanager.prometheus(tmp_path / name, name, exporter, group, alertmanager.address)
+
+    with replica("a") as a:
+        with replica("b") as b:
+            offline.set()
+            wait_for_reports(a, b)
+            local.wait_for_histories(group, ["open"])
+        with replica("b") as b:
+            wait_for_reports(a, b)
+            local.wait_for_deliveries()
+            assert local.histories(group) == [["open"]]
+            offline.clear()
+            local.wait_for_histories(group, ["open", "resolved"])
+            wait_for_reports(a, b)
+            offline.set()
+            local.wait_for_histories(group, ["open", "resolved"], ["open"])
+
+
+def wait_for_reports(*replicas: Prometheus) -> None:
+    """Wait until each has sent the alert again."""
+    before = [each.reports() for each in replicas]
+    until(lambda: all(each.reports() > number for each, number in zip(replicas, before, strict=True)), "reports")
