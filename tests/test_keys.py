@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from io import StringIO
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 
 from infra import keys
@@ -173,3 +176,85 @@ def test_a_long_list_is_read_to_its_end(stored: Keys, dynamodb: "DynamoDBClient"
         dynamodb.put_item(TableName="KeysTable", Item={name: {"S": value} for name, value in item.items()})
     assert "LastEvaluatedKey" in dynamodb.scan(TableName="KeysTable")
     assert [key["name"] for key in stored.all()] == [f"caller-{number}" for number in range(4)]
+
+
+def revoke(monkeypatch: pytest.MonkeyPatch, answer: str, *arguments: str) -> None:
+    """`make revoke`, by a person at a terminal who answers this."""
+    terminal = StringIO(f"{answer}\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(sys, "argv", ["keys", "--stack", "incident-api", "revoke", "--name", "anna", *arguments])
+    keys.main()
+
+
+@pytest.fixture
+def three(stored: Keys, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """Two keys of anna's, and one of anna-2's; `make revoke` finds them."""
+    monkeypatch.setattr(keys, "find", lambda _: stored)
+    for number, name in enumerate(("anna", "anna", "anna-2"), start=1):
+        key = {
+            "key_hash": str(number),
+            "name": name,
+            "role": "observer",
+            "created_at": f"2026-11-2{number}T10:00:00.000Z",
+        }
+        stored.store(key)
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "left"),
+    [
+        ("y", [], ["3"]),
+        ("YES", ["--created", "2026-11-22T10:00:00.000Z"], ["1", "3"]),
+        ("n", ["--yes"], ["3"]),
+    ],
+    ids=["every key of the name", "one of them", "without asking"],
+)
+def test_keys_are_revoked_by_name_and_time(
+    three: Keys, monkeypatch: pytest.MonkeyPatch, answer: str, arguments: list[str], left: list[str]
+) -> None:
+    revoke(monkeypatch, answer, *arguments)
+    assert [key["key_hash"] for key in three.all()] == left
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "says"),
+    [
+        ("", [], "Nothing was revoked."),
+        ("n", [], "Nothing was revoked."),
+        ("y", ["--created", "2026"], "There is no such key in incident-api: make keys shows those there are."),
+    ],
+)
+def test_nothing_is_revoked_without_a_yes_and_a_match(
+    three: Keys, monkeypatch: pytest.MonkeyPatch, answer: str, arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit, match=re.escape(says)):
+        revoke(monkeypatch, answer, *arguments)
+    assert len(three.all()) == 3
+
+
+def test_without_a_terminal_only_yes_revokes(three: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO("y\n"))
+    with pytest.raises(keys.KeysError, match="YES=1 confirms"):
+        keys.revoke("incident-api", "anna", "", agreed=False)
+    assert len(three.all()) == 3
+
+
+@pytest.mark.usefixtures("stored")
+def test_the_keys_are_read_as_of_the_last_write() -> None:
+    """A key that was just made is listed, and one that was just revoked is not."""
+    sent: list[bool] = []
+    client = boto3.client("dynamodb")
+    client.meta.events.register(
+        "provide-client-params.dynamodb.Scan", lambda params, **_: sent.append(params["ConsistentRead"])
+    )
+    Keys(client, "KeysTable").all()
+    assert sent == [True]
+
+
+def test_a_key_expires_after_so_many_days(stored: Keys) -> None:
+    stored.create("grafana", "observer", days=90)
+    (key,) = stored.all()
+    created, expires = (datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at"))
+    assert (expires - created).days == 90
