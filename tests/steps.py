@@ -5,6 +5,8 @@ from typing import NotRequired, TypedDict
 
 import httpx
 
+from api import PROBLEMS
+
 UNKNOWN_IDS = ["9999", "%00", "%0A", "x" * 3000, "%D1%8F", "5f0dce5b-1faa-42e7-b14f-9c7aaacf81a4"]
 """As they are written in a URL; none belongs to an incident."""
 
@@ -25,23 +27,8 @@ class Problem(TypedDict):
 
 
 INVALID = "The request is invalid; see errors."
-DETAILS = {
-    "The body is empty.": (400, "Bad Request"),
-    "The body is not UTF-8.": (400, "Bad Request"),
-    "The body is not JSON.": (400, "Bad Request"),
-    "There is no such route.": (404, "Not Found"),
-    "There is no incident with this id.": (404, "Not Found"),
-    "The incident has had 1000 changes and takes no more.": (409, "Conflict"),
-    "The incident's comments have 100000 bytes together, the most that it takes.": (409, "Conflict"),
-    "The incident has changed since the version in If-Match.": (412, "Precondition Failed"),
-    "The body is longer than this route allows.": (413, "Content Too Large"),
-    "The body's Content-Type is not application/json.": (415, "Unsupported Media Type"),
-    "The Content-Encoding is not supported: do not compress the body.": (415, "Unsupported Media Type"),
-    INVALID: (422, "Unprocessable Content"),
-    "The Idempotency-Key was used for another incident.": (422, "Unprocessable Content"),
-    "The incidents are temporarily unavailable. Try again.": (503, "Service Unavailable"),
-}
-"""Status and title by detail: clients are told nothing else, such as an exception's text."""
+TITLES = {(status, detail): title for status, title, detail in PROBLEMS.values()}
+"""Clients are told nothing else, such as an exception's text."""
 
 
 def assert_problem(response: httpx.Response, status: int) -> Problem:
@@ -51,7 +38,7 @@ def assert_problem(response: httpx.Response, status: int) -> Problem:
     problem: Problem = response.json()
     assert list(problem)[:4] == ["type", "title", "status", "detail"]
     assert (problem["type"], problem["status"]) == ("about:blank", status)
-    assert DETAILS[problem["detail"]] == (status, problem["title"])
+    assert TITLES[status, problem["detail"]] == problem["title"]
     assert ("errors" in problem) == (problem["detail"] == INVALID)
     assert all(error.keys() == {"loc", "msg"} and error["msg"] for error in problem.get("errors", []))
     return problem

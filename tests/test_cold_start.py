@@ -21,28 +21,12 @@ HANDLERS = {
 """The module of each function."""
 
 HEAVY = {
-    # Powertools' parts that the functions do not use
-    "aws_lambda_powertools.event_handler.openapi.models",
-    "aws_lambda_powertools.event_handler.openapi.swagger_ui",
-    "aws_lambda_powertools.utilities.idempotency",
-    "aws_lambda_powertools.utilities.parameters",
-    "aws_lambda_powertools.utilities.parser",
-    "aws_lambda_powertools.utilities.validation",
-    "aws_xray_sdk",
-    # boto3's resources for DynamoDB: the functions use a client
-    "boto3.dynamodb",
-    # pydantic beyond models and their validation
-    "pydantic.networks",
-    "pydantic.v1",
-    # the standard library's larger parts
-    "ctypes",
-    "sqlite3",
-    "unittest",
-    "xml.dom",
-    # what is installed only for the tests and the types
-    "requests",
-    "types_boto3_dynamodb",
+    *(f"aws_lambda_powertools.event_handler.openapi.{name}" for name in ("models", "swagger_ui")),
+    *(f"aws_lambda_powertools.utilities.{name}" for name in ("idempotency", "parameters", "parser", "validation")),
+    *("aws_xray_sdk", "boto3.dynamodb", "pydantic.networks", "pydantic.v1", "requests", "types_boto3_dynamodb"),
+    *("ctypes", "sqlite3", "unittest", "xml.dom"),
 }
+"""Large modules that the functions do not need."""
 
 
 class Imported(NamedTuple):

@@ -167,8 +167,8 @@ def test_a_content_type_other_than_json_is_a_415(api: httpx.Client, media_type: 
     "headers",
     [
         {},
-        *({"Content-Type": f"application/json{parameter}"} for parameter in ("; charset=utf-8", " ;charset=utf-8")),
-        {"Content-Type": "Application/JSON"},
+        {"Content-Type": "application/json; charset=utf-8"},
+        {"Content-Type": "Application/JSON ;charset=utf-8"},
         {"Content-Type": "application/vnd.api+json"},
         JSON | {"Content-Encoding": "Identity"},
     ],

@@ -1,6 +1,5 @@
 """What becomes of requests when DynamoDB fails, clients retry, and clients race each other."""
 
-import importlib
 import itertools
 import json
 import random
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
-import botocore.exceptions
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -105,26 +103,6 @@ def test_a_permanent_failure_is_a_500_without_another_attempt(
     response = send(client, operation)
     assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
     assert proxy.asked == 1
-
-
-CONNECTION_ERRORS = [
-    error
-    for error in vars(botocore.exceptions).values()
-    if isinstance(error, type)
-    and issubclass(error, (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError))
-]
-
-
-@pytest.mark.parametrize("error", CONNECTION_ERRORS)
-def test_every_connection_error_of_botocore_is_a_503(client: httpx.Client, error: type[Exception]) -> None:
-    def fail(**_: object) -> None:
-        raise error(**{"error": OSError(), "endpoint_url": "", "proxy_url": ""})
-
-    events = importlib.import_module("store").client.meta.events
-    events.register("request-created.dynamodb", fail)
-    response = send(client, "GetItem")
-    events.unregister("request-created.dynamodb", fail)
-    assert_problem(response, 503)
 
 
 @impatient
