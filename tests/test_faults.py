@@ -110,7 +110,7 @@ def test_a_batch_answered_in_part_is_a_503(client: httpx.Client, proxy: Proxy) -
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
     table = TEMPLATE.table()["TableName"]
     answer = {"Responses": {table: []}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": "1"}}]}}}
-    proxy.script = iter([Fault("throttled in part", answer=json.dumps(answer).encode())])
+    proxy.script = iter([Fault("throttled in part", status=200, answer=json.dumps(answer).encode())])
     assert_problem(send(client, "BatchGetItem"), 503)
     assert proxy.asked == 1
 
