@@ -71,7 +71,8 @@ objects = st.fixed_dictionaries(
         "other": json_values,
     },
 )
-bodies = (objects.map(json.dumps) | json_values.map(json.dumps) | text | surrogates).map(
+reports = st.fixed_dictionaries({"description": text, "source": st.sampled_from(Source)})
+bodies = (reports.map(json.dumps) | objects.map(json.dumps) | json_values.map(json.dumps) | text | surrogates).map(
     lambda body: body.encode(errors="surrogatepass")
 ) | st.binary(max_size=40)
 HEADERS = ["content-type", "content-encoding", "idempotency-key", "if-match", "if-none-match", "host"]
@@ -79,7 +80,7 @@ PARAMETERS = ["status", "limit", "cursor", "since", "until"]
 headers = st.dictionaries(
     st.sampled_from([*HEADERS, *map(str.title, HEADERS)]) | text,
     text | surrogates | st.sampled_from(["application/json", "identity", '"1"', "*"]),
-    max_size=5,
+    max_size=3,
 )
 queries = st.dictionaries(
     st.sampled_from(PARAMETERS) | text, text | st.sampled_from(Status) | st.integers().map(str), max_size=3
