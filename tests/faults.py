@@ -21,7 +21,7 @@ class Fault(NamedTuple):
     stalls: bool = False  # no response, on a connection that stays open
     delay: float = 0  # seconds until the response
     answer: bytes = b""  # the body, instead of DynamoDB's
-    damaged: bool = False  # the checksum does not match the body
+    damage: tuple[int, int, bytes] | None = None  # from this byte on, so many are replaced by these
 
     @property
     def throttles(self) -> bool:
@@ -36,7 +36,7 @@ PASSING = [
     Fault("cut before the work"),
     Fault("cut after the work", done=True),
     Fault("cut in the midst of the answer", done=True, status=200),
-    Fault("damaged on the way", done=True, status=200, damaged=True),
+    Fault("damaged on the way", done=True, status=200, damage=(1, 0, b" ")),
     Fault("not JSON", status=200, answer=b"<html>"),
     Fault("no JSON object", status=200, answer=b"[]"),
     Fault("stalled before the work", stalls=True),
@@ -122,8 +122,11 @@ class _Connection(BaseHTTPRequestHandler):
             self.proxy.over.wait()
         elif fault.answer:
             self._answer(fault.status, fault.answer)
-        elif fault.damaged:
-            self._answer(status, answer, checksum=crc32(answer) + 1)
+        elif fault.damage:
+            place, length, replacement = fault.damage
+            place %= len(answer)
+            damaged = answer[:place] + replacement + answer[place + length :]
+            self._answer(status, damaged, checksum=crc32(answer))
         elif fault.status == 200:
             self._answer(status, answer, len(answer) // 2, checksum=crc32(answer))
         elif fault.status:

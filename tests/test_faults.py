@@ -178,7 +178,9 @@ def test_a_list_of_many_partitions_reuses_its_connections(
 
 # Not those that take time: boto3 waits until a stall times out, and up to a second after throttling.
 QUICK = [fault for fault in PASSING if not fault.stalls and not fault.throttles]
-SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK), max_size=8)
+SPLICES = st.tuples(st.integers(0, 2000), st.integers(0, 3), st.binary(max_size=3))
+DAMAGED = SPLICES.map(lambda splice: Fault(f"damaged {splice}", done=True, status=200, damage=splice))
+SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK) | DAMAGED, max_size=8)
 with_faults = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
