@@ -50,17 +50,14 @@ def doctor(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Doctor:
-    """Run it with these programs and these answers of AWS; return its lines by their subject, or what it exits with."""
+    """Run it with these programs, answers of AWS and variables; return its lines by their subject, or what it exits with."""
 
-    def run(
-        *arguments: str,
-        programs: dict[str, str] = PROGRAMS,
-        answers: dict[str, Response] | None = None,
-        **environment: str,
-    ) -> dict[str, Finding]:
+    def run(*arguments: str, programs: dict[str, str] = PROGRAMS, **changes: str | Response) -> dict[str, Finding]:
+        answers = GOOD | {name: each for name, each in changes.items() if isinstance(each, Response)}
+        environment = {name: each for name, each in changes.items() if isinstance(each, str)}
+
         def aws(request: Request) -> Response:
-            operation = request.form.get("Action") or request.path.rstrip("/").rpartition("/")[2]
-            return (GOOD | (answers or {}))[operation]
+            return answers[request.form.get("Action") or request.path.rstrip("/").rpartition("/")[2]]
 
         for name, version in programs.items():
             (tmp_path / name).write_text(f"#!/bin/sh\necho '{version}'\n")
@@ -103,54 +100,34 @@ def without(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("programs", "answers", "subject", "advice"),
+    ("changes", "subject", "advice"),
     [
-        (without("python"), {}, "Python 3.13", "Install Python 3.13, or name it"),
-        (PROGRAMS | {"python": "Python 3.12.1"}, {}, "Python 3.13", "Install Python 3.13, or name it"),
-        (without("sam"), {}, "SAM CLI", "sam does not run: install it, or name it"),
-        (without("aws"), {}, "AWS CLI", "Install version 2 (there is none)"),
-        (PROGRAMS | {"aws": "aws-cli/1.45.11"}, {}, "AWS CLI", "Install version 2 (aws-cli/1.45.11)"),
-        (PROGRAMS, {"GetCallerIdentity": EXPIRED}, "identity", "aws sso login"),
-        (PROGRAMS, {"DescribeStacks": DENIED}, "stack", "not authorized"),
-        (PROGRAMS, {"DescribeStacks": stack("ROLLBACK_COMPLETE")}, "stack", "Run sam delete"),
-        (PROGRAMS, {"DescribeStacks": stack("UPDATE_IN_PROGRESS")}, "stack", "wait for its end"),
-        (
-            PROGRAMS,
-            {"DescribeStacks": stack("UPDATE_ROLLBACK_FAILED")},
-            "stack",
-            "continue-update-rollback --stack-name incident-api",
-        ),
-        (PROGRAMS, {"DescribeStacks": stack("UPDATE_COMPLETE", 301)}, "concurrency", "RequestsAtOnce=300"),
-        (PROGRAMS, {"account-settings": DENIED}, "concurrency", "cannot be read"),
-    ],
-)
-def test_one_thing_missing_is_one_line(
-    doctor: Doctor, programs: dict[str, str], answers: dict[str, Response], subject: str, advice: str
-) -> None:
-    found = doctor(*FULL, programs=programs, answers=answers)
-    assert [name for name, (word, _) in found.items() if word == "missing"] == [subject]
-    assert advice in found[subject][1]
-
-
-@pytest.mark.parametrize(
-    ("environment", "subject", "advice"),
-    [
+        ({"programs": without("python")}, "Python 3.13", "Install Python 3.13, or name it"),
+        ({"programs": PROGRAMS | {"python": "Python 3.12.1"}}, "Python 3.13", "Install Python 3.13, or name it"),
+        ({"programs": without("sam")}, "SAM CLI", "sam does not run: install it, or name it"),
+        ({"programs": without("aws")}, "AWS CLI", "Install version 2 (there is none)"),
+        ({"programs": PROGRAMS | {"aws": "aws-cli/1.45.11"}}, "AWS CLI", "Install version 2 (aws-cli/1.45.11)"),
         ({"AWS_REGION": ""}, "region", "set AWS_REGION"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "identity", "http://127.0.0.1:9"),
+        ({"GetCallerIdentity": EXPIRED}, "identity", "aws sso login"),
+        ({"DescribeStacks": DENIED}, "stack", "not authorized"),
+        ({"DescribeStacks": stack("ROLLBACK_COMPLETE")}, "stack", "Run sam delete"),
+        ({"DescribeStacks": stack("UPDATE_IN_PROGRESS")}, "stack", "wait for its end"),
+        ({"DescribeStacks": stack("UPDATE_ROLLBACK_FAILED")}, "stack", "rollback --stack-name incident-api"),
+        ({"DescribeStacks": stack("UPDATE_COMPLETE", 301)}, "concurrency", "RequestsAtOnce=300"),
+        ({"account-settings": DENIED}, "concurrency", "cannot be read"),
     ],
 )
-def test_the_stack_is_looked_up_only_with_working_credentials(
-    doctor: Doctor, environment: dict[str, str], subject: str, advice: str
-) -> None:
-    found = doctor(*FULL, **environment)
-    assert found[subject][0] == "missing"
+def test_one_thing_missing_is_one_line(doctor: Doctor, changes: dict[str, object], subject: str, advice: str) -> None:
+    found = doctor(*FULL, **changes)
+    assert [name for name, (word, _) in found.items() if word == "missing"] == [subject]
     assert advice in found[subject][1]
-    assert not found.keys() & {"stack", "concurrency"}
+    assert ("stack" in found) == (subject not in ("region", "identity"))
 
 
 @pytest.mark.parametrize(("answer", "text"), [(NO_STACK, "none yet"), (stack("REVIEW_IN_PROGRESS"), "REVIEW")])
 def test_a_missing_stack_is_no_problem(doctor: Doctor, answer: Response, text: str) -> None:
-    word, found = doctor(*FULL, answers={"DescribeStacks": answer})["stack"]
+    word, found = doctor(*FULL, DescribeStacks=answer)["stack"]
     assert (word, text in found) == ("ok", True)
 
 

@@ -37,10 +37,6 @@ Resources:
     Type: AWS::Serverless::Function
     Properties:
       Handler: read.handler
-      Events:
-        Any: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{proxy+}"}}
-        One: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{id}"}}
-        All: {Type: HttpApi, Properties: {Method: GET, Path: /read}}
   TellFunction:
     Type: AWS::Serverless::Function
     Properties:
@@ -63,7 +59,6 @@ Resources:
     Properties:
       Handler: alerts.handler
       Environment: {Variables: {CHATS: !Ref Chats}}
-      Events: {Post: {Type: HttpApi, Properties: {Method: POST, Path: /alerts}}}
 """
 
 
@@ -73,18 +68,9 @@ def load(folder: Path, text: str = STACK) -> Template:
     return Template.model_validate(template.read(path))
 
 
-READ = ["GET /read", "GET /read/{id}", "GET /read/{proxy+}"]
-
-
-def test_a_conditional_function_brings_its_routes_and_variables(tmp_path: Path) -> None:
-    stack = load(tmp_path)
-    assert [route.key for route in stack.routes()] == READ
-    assert {name: function.Timeout for name, function in stack.functions().items()} == {
-        "ReadFunction": 25,
-        "TellFunction": 5,
-    }
-    assert sorted(route.key for route in stack.routes(Alerts="enabled")) == [*READ, "POST /alerts"]
-    assert list(stack.functions(Alerts="enabled")) == ["ReadFunction", "TellFunction", "AlertsFunction"]
+def test_a_functions_own_timeout_overrides_the_global_one(tmp_path: Path) -> None:
+    timeouts = {name: function.Timeout for name, function in load(tmp_path).functions().items()}
+    assert timeouts == {"ReadFunction": 25, "TellFunction": 5}
 
 
 VARIABLES = {

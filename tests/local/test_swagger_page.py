@@ -1,4 +1,4 @@
-"""The interactive documentation of the local run, and pages of other origins, some of it in a real browser."""
+"""The interactive documentation of the local run in a real browser, and what browsers of other origins may do."""
 
 import json
 import re
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from werkzeug.wrappers import Response
 
 from tests.conftest import LocalRun
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    pass
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
@@ -139,39 +138,6 @@ def test_the_local_document_needs_no_access_key(api: httpx.Client) -> None:
 
 
 # ---- pages of other origins
-
-CONSOLE = """
-    const api = arguments[0], json = {"Content-Type": "application/json"};
-    const report = {description: "x", source: "operator"};
-    const send = (path, method, body, headers) =>
-        fetch(api + path, {method, headers: {...json, ...headers}, body: JSON.stringify(body)});
-    return (async () => {
-        const created = await send("/incidents", "POST", report, {"Idempotency-Key": "1", Authorization: "Bearer x"});
-        const again = await send("/incidents", "POST", report, {"Idempotency-Key": "1"});
-        await send("/incidents", "POST", report);
-        const page = await fetch(api + "/incidents?limit=1");
-        const next = page.headers.get("Link").match(/<(.*)>/)[1];
-        const second = await (await fetch(new URL(next, page.url))).json();
-        const etag = created.headers.get("ETag");
-        const changed = await send(created.headers.get("Location"), "PATCH", {status: "closed"}, {"If-Match": etag});
-        const unchanged = await fetch(api + created.headers.get("Location"),
-            {headers: {"If-None-Match": changed.headers.get("ETag")}, cache: "no-store"});
-        const {id, status} = await changed.json();
-        return [again.headers.get("Idempotent-Replayed"), second[0].id === id, status, unchanged.status];
-    })();
-"""
-"""Calls with every header of the contract."""
-
-
-@pytest.mark.slow
-def test_a_page_of_an_allowed_origin_can_use_every_header(
-    browser: Browser, run_local: Callable[..., LocalRun], serve: Callable[["WSGIApplication"], str]
-) -> None:
-    origin = serve(Response("<title>console</title>", content_type="text/html"))
-    api = run_local("--parameters", f"AllowedOrigins=https://ops.example,{origin}").client
-    browser.ask("/url", url=origin)
-    assert browser.run(CONSOLE, str(api.base_url).rstrip("/")) == ["true", True, "closed", 304]
-
 
 PREFLIGHT = {"Origin": "https://ops.example", "Access-Control-Request-Method": "PATCH"}
 
