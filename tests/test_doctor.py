@@ -1,4 +1,4 @@
-"""`make doctor`, with AWS answering over HTTP, and its half that `make deploy` begins with."""
+"""`make doctor`, with AWS answering over HTTP, and the checks that begin `make deploy`."""
 
 import json
 import sys
@@ -50,7 +50,7 @@ def doctor(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Doctor:
-    """Run it with these programs, answers of AWS and variables; return its lines by their subject, or what it exits with."""
+    """Run it with these programs, responses and variables; return its lines by their subject, or its last words."""
 
     def run(*arguments: str, programs: dict[str, str] = PROGRAMS, **changes: str | Response) -> dict[str, Finding]:
         answers = GOOD | {name: each for name, each in changes.items() if isinstance(each, Response)}

@@ -168,7 +168,7 @@ COMMENTED = [HISTORY[0] | {"comment": "done"}]
         (EXPORTED | {"id": 2, "history": COMMENTED}, "another incident, or another state of it, is stored as"),
     ],
 )
-def test_a_row_is_not_imported_by_guessing(data: Path, fields: dict[str, object], message: str) -> None:
+def test_an_unclear_row_is_left_out(data: Path, fields: dict[str, object], message: str) -> None:
     good = {"id": 2, "description": "Brake fails", "source": "partner", "status": "open", "created_at": "2025-11-08"}
     rows = [good, good | {"id": 1} | fields]
     status, output, error = import_file(data, "\n".join(map(json.dumps, rows)))
