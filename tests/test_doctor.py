@@ -1,8 +1,6 @@
-"""`make doctor`, with each thing missing, and an account that answers over HTTP. tests/test_deploy.py has its first half."""
+"""`make doctor`, with AWS answering over HTTP, and the checks that begin `make deploy`."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from tests.conftest import ROOT
+from infra.doctor import main
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -28,62 +26,64 @@ DENIED = Response(ERROR.format("AccessDenied", "not authorized"), 403)
 EXPIRED = Response(ERROR.format("ExpiredToken", "The security token is expired"), 403)
 NO_STACK = Response(ERROR.format("ValidationError", "Stack with id incident-api does not exist"), 400)
 PROGRAMS = {"python": "Python 3.13.0", "sam": "SAM CLI, version 1.170.0", "aws": "aws-cli/2.30.1 Python/3.13"}
-GOOD = {"GetCallerIdentity": Response(IDENTITY), "DescribeStacks": Response(STACK.format("UPDATE_COMPLETE", 200))}
-GOOD |= {"account-settings": Response(LIMIT, content_type="application/json")}
+FULL = ("--stack", "incident-api")
+Finding = tuple[str, str]
+"""The first word of a line, and its text."""
+Doctor = Callable[..., dict[str, Finding]]
 
 
-def stack(state: str, at_once: int = 200) -> dict[str, Response]:
-    return {"DescribeStacks": Response(STACK.format(state, at_once))}
+def stack(state: str, at_once: int = 200) -> Response:
+    return Response(STACK.format(state, at_once))
 
 
-Doctor = Callable[..., dict[str, tuple[str, str]]]
+GOOD = {
+    "GetCallerIdentity": Response(IDENTITY),
+    "DescribeStacks": stack("UPDATE_COMPLETE"),
+    "account-settings": Response(LIMIT, content_type="application/json"),
+}
 
 
 @pytest.fixture
-def doctor(tmp_path: Path, serve: Callable[["WSGIApplication"], str]) -> Doctor:
-    """Run it with these programs and answers of AWS; the first word and the text of each line, by what it is about."""
+def doctor(
+    serve: Callable[["WSGIApplication"], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Doctor:
+    """Run it with these programs, responses and variables; return its lines by their subject, or its last words."""
 
-    def run(
-        *arguments: str,
-        programs: dict[str, str] = PROGRAMS,
-        answers: dict[str, Response] | None = None,
-        **environment: str,
-    ) -> dict[str, tuple[str, str]]:
+    def run(*arguments: str, programs: dict[str, str] = PROGRAMS, **changes: str | Response) -> dict[str, Finding]:
+        answers = GOOD | {name: each for name, each in changes.items() if isinstance(each, Response)}
+        environment = {name: each for name, each in changes.items() if isinstance(each, str)}
+
         def aws(request: Request) -> Response:
-            operation = request.form.get("Action") or request.path.rstrip("/").rpartition("/")[2]
-            return (GOOD | (answers or {}))[operation]
+            return answers[request.form.get("Action") or request.path.rstrip("/").rpartition("/")[2]]
 
         for name, version in programs.items():
             (tmp_path / name).write_text(f"#!/bin/sh\necho '{version}'\n")
             (tmp_path / name).chmod(0o755)
-        ran = subprocess.run(
-            [sys.executable, "-m", "infra.doctor", "--stack", "incident-api", "--runtime", "python", *arguments],
-            cwd=ROOT,
-            env={
-                "PATH": str(tmp_path),
-                "AWS_ENDPOINT_URL": serve(Request.application(aws)),
-                "AWS_REGION": "eu-central-1",
-                "AWS_ACCESS_KEY_ID": "test",
-                "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-                "AWS_EC2_METADATA_DISABLED": "true",
-            }
-            | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.stderr == ""
-        lines = [line.split(maxsplit=1) for line in ran.stdout.splitlines()]
-        assert ran.returncode == any(word == "missing" for word, _ in lines)
-        return {rest[:12].strip(): (word, rest[13:]) for word, rest in lines}
+        settings = {"PATH": str(tmp_path), "AWS_REGION": "eu-central-1", "AWS_EC2_METADATA_DISABLED": "true"}
+        settings |= {"AWS_ENDPOINT_URL": serve(Request.application(aws))} | environment
+        monkeypatch.delenv("AWS_DEFAULT_REGION")
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["doctor", "--runtime", "python", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output, errors = capsys.readouterr()
+        assert errors == ""
+        if "--stack" not in arguments:
+            assert output == ""
+            return {"exit": ("", str(ended.value.code))}
+        lines = [line.split(maxsplit=1) for line in output.splitlines()]
+        assert ended.value.code == any(word == "missing" for word, _ in lines)
+        return {text[:12].strip(): (word, text[13:]) for word, text in lines}
 
     return run
 
 
-def test_where_everything_is_there_each_line_says_what(doctor: Doctor) -> None:
-    assert doctor() == {
+def test_a_complete_environment_is_described(doctor: Doctor) -> None:
+    assert doctor(*FULL) == {
         "Python 3.13": ("ok", "python (Python 3.13.0)"),
         "SAM CLI": ("ok", "SAM CLI, version 1.170.0"),
         "AWS CLI": ("ok", "aws-cli/2.30.1 Python/3.13"),
@@ -100,69 +100,60 @@ def without(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("programs", "about", "says"),
+    ("changes", "subject", "advice"),
     [
-        (without("python"), "Python 3.13", "Install Python 3.13, or name it"),
-        (PROGRAMS | {"python": "Python 3.12.1"}, "Python 3.13", "Install Python 3.13, or name it"),
-        (without("sam"), "SAM CLI", "sam does not run: install it, or name it"),
-        (without("aws"), "AWS CLI", "Install version 2 (there is none)"),
-        (PROGRAMS | {"aws": "aws-cli/1.45.11"}, "AWS CLI", "Install version 2 (aws-cli/1.45.11)"),
-    ],
-)
-def test_a_missing_program_is_one_line(doctor: Doctor, programs: dict[str, str], about: str, says: str) -> None:
-    lines = doctor(programs=programs)
-    assert lines[about][0] == "missing"
-    assert lines[about][1].startswith(says)
-    assert [word for word, _ in lines.values()].count("missing") == 1
-
-
-@pytest.mark.parametrize(
-    ("environment", "about", "says"),
-    [
+        ({"programs": without("python")}, "Python 3.13", "Install Python 3.13, or name it"),
+        ({"programs": PROGRAMS | {"python": "Python 3.12.1"}}, "Python 3.13", "Install Python 3.13, or name it"),
+        ({"programs": without("sam")}, "SAM CLI", "sam does not run: install it, or name it"),
+        ({"programs": without("aws")}, "AWS CLI", "Install version 2 (there is none)"),
+        ({"programs": PROGRAMS | {"aws": "aws-cli/1.45.11"}}, "AWS CLI", "Install version 2 (aws-cli/1.45.11)"),
         ({"AWS_REGION": ""}, "region", "set AWS_REGION"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "credentials", "set AWS_PROFILE"),
-        ({"AWS_PROFILE": "lost"}, "profile", "lost"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "identity", "http://127.0.0.1:9"),
-    ],
-)
-def test_without_region_or_credentials_aws_is_not_asked(
-    doctor: Doctor, environment: dict[str, str], about: str, says: str
-) -> None:
-    lines = doctor(**environment)
-    assert lines[about][0] == "missing"
-    assert says in lines[about][1]
-    assert not lines.keys() & {"stack", "concurrency"}
-
-
-@pytest.mark.parametrize(
-    ("answers", "about", "says"),
-    [
         ({"GetCallerIdentity": EXPIRED}, "identity", "aws sso login"),
         ({"DescribeStacks": DENIED}, "stack", "not authorized"),
+        ({"DescribeStacks": stack("ROLLBACK_COMPLETE")}, "stack", "Run sam delete"),
+        ({"DescribeStacks": stack("UPDATE_IN_PROGRESS")}, "stack", "wait for its end"),
+        ({"DescribeStacks": stack("UPDATE_ROLLBACK_FAILED")}, "stack", "rollback --stack-name incident-api"),
+        ({"DescribeStacks": stack("UPDATE_COMPLETE", 301)}, "concurrency", "RequestsAtOnce=300"),
         ({"account-settings": DENIED}, "concurrency", "cannot be read"),
-        (stack("UPDATE_COMPLETE", at_once=301), "concurrency", "RequestsAtOnce=300"),
-        (stack("ROLLBACK_COMPLETE"), "stack", "Run sam delete"),
-        (stack("UPDATE_IN_PROGRESS"), "stack", "wait for its end"),
-        (stack("UPDATE_ROLLBACK_FAILED"), "stack", "continue-update-rollback --stack-name incident-api"),
     ],
 )
-def test_what_the_account_lacks_is_one_line(
-    doctor: Doctor, answers: dict[str, Response], about: str, says: str
-) -> None:
-    lines = doctor(answers=answers)
-    assert lines[about][0] == "missing"
-    assert says in lines[about][1]
-    assert [word for word, _ in lines.values()].count("missing") == 1
+def test_one_thing_missing_is_one_line(doctor: Doctor, changes: dict[str, object], subject: str, advice: str) -> None:
+    found = doctor(*FULL, **changes)
+    assert [name for name, (word, _) in found.items() if word == "missing"] == [subject]
+    assert advice in found[subject][1]
+    assert ("stack" in found) == (subject not in ("region", "identity"))
+
+
+@pytest.mark.parametrize(("answer", "text"), [(NO_STACK, "none yet"), (stack("REVIEW_IN_PROGRESS"), "REVIEW")])
+def test_a_missing_stack_is_no_problem(doctor: Doctor, answer: Response, text: str) -> None:
+    word, found = doctor(*FULL, DescribeStacks=answer)["stack"]
+    assert (word, text in found) == ("ok", True)
+
+
+def test_parameters_of_the_command_line_are_checked(doctor: Doctor) -> None:
+    found = doctor(*FULL, "--parameters", "RequestsAtOnce=400 Nonsense=1")
+    assert (found["concurrency"][0], found["parameters"][0]) == ("missing", "missing")
+
+
+STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/old/stream/2026"
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"), [(NO_STACK, "none yet"), (stack("REVIEW_IN_PROGRESS")["DescribeStacks"], "REVIEW")]
+    ("parameters", "environment", "message"),
+    [
+        ("AlarmEmail=ops@example.com LogDays=7", {}, "0"),
+        ("LogDays", {}, "The parameter LogDays cannot be ''."),
+        ("AlarmEmail=ops", {}, "The parameter AlarmEmail cannot be 'ops'."),
+        (f"Table=new TableStream={STREAM}", {}, "TableStream is not a stream of new"),
+        ("", {"AWS_REGION": ""}, "There is no region: set AWS_REGION"),
+        ("", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "There are no AWS credentials: set AWS_PROFILE"),
+        ("", {"AWS_PROFILE": "lost"}, "The config profile (lost) could not be found"),
+    ],
 )
-def test_a_stack_that_does_not_exist_yet_is_no_fault(doctor: Doctor, answer: Response, says: str) -> None:
-    word, text = doctor(answers={"DescribeStacks": answer})["stack"]
-    assert (word, says in text) == ("ok", True)
-
-
-def test_a_parameter_of_the_command_line_counts(doctor: Doctor) -> None:
-    assert doctor("--parameters", "RequestsAtOnce=400")["concurrency"][0] == "missing"
-    assert doctor("--parameters", "Nonsense=1")["parameters"][0] == "missing"
+def test_make_deploy_stops_before_the_build(
+    doctor: Doctor, parameters: str, environment: dict[str, str], message: str
+) -> None:
+    _, text = doctor("--parameters", parameters, **environment)["exit"]
+    assert text.startswith(message)
+    assert "\n" not in text

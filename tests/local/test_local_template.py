@@ -1,12 +1,12 @@
-"""What the local run understands of a template: functions, routes and variables by the stack's parameters."""
+"""How the local run evaluates a template."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from infra.local import template
 from infra.local.template import ParameterError, Template, TemplateError
+from tests.conftest import EVERYTHING, TEMPLATE
 
 STACK = """
 AWSTemplateFormatVersion: 2010-09-09
@@ -19,7 +19,7 @@ Conditions:
   WithChats: !Not [!Equals [!Ref Chats, ""]]
   Both: !And [!Condition WithAlerts, !Condition WithChats]
   Either: !Or [!Condition WithAlerts, !Condition WithChats]
-  TwoShards: !Equals [!Ref Shards, 2]
+  OneShard: !Equals [!Ref Shards, 1]
 Globals:
   Function:
     Timeout: 25
@@ -28,7 +28,7 @@ Globals:
         SHARDS: !Ref Shards
         BOTH: !If [Both, "yes", "no"]
         EITHER: !If [Either, "yes", "no"]
-        TWO: !If [TwoShards, "yes", "no"]
+        ONE: !If [OneShard, "yes", "no"]
 Resources:
   Table:
     Type: AWS::DynamoDB::Table
@@ -37,10 +37,6 @@ Resources:
     Type: AWS::Serverless::Function
     Properties:
       Handler: read.handler
-      Events:
-        Any: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{proxy+}"}}
-        One: {Type: HttpApi, Properties: {Method: GET, Path: "/read/{id}"}}
-        All: {Type: HttpApi, Properties: {Method: GET, Path: /read}}
   TellFunction:
     Type: AWS::Serverless::Function
     Properties:
@@ -63,84 +59,67 @@ Resources:
     Properties:
       Handler: alerts.handler
       Environment: {Variables: {CHATS: !Ref Chats}}
-      Events: {Post: {Type: HttpApi, Properties: {Method: POST, Path: /alerts}}}
 """
 
 
-def load(folder: Path, text: str) -> Template:
+def load(folder: Path, text: str = STACK) -> Template:
     path = folder / "template.yaml"
     path.write_text(text)
     return Template.model_validate(template.read(path))
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Template:
-    return load(tmp_path, STACK)
-
-
-READ = ["GET /read", "GET /read/{id}", "GET /read/{proxy+}"]
-
-
-def test_a_function_has_routes_and_variables_by_its_condition(stack: Template) -> None:
-    assert [route.key for route in stack.routes()] == READ
-    assert list(stack.functions()) == ["ReadFunction", "TellFunction"]
-    assert "CHATS" not in stack.environment()
-
-    assert sorted(route.key for route in stack.routes(Alerts="enabled")) == [*READ, "POST /alerts"]
-    assert list(stack.functions(Alerts="enabled")) == ["ReadFunction", "TellFunction", "AlertsFunction"]
-    assert stack.environment(Alerts="enabled", Chats="-1001")["CHATS"] == "-1001"
-
-
-def test_a_function_has_the_globals_and_its_own_properties(stack: Template) -> None:
-    timeouts = {name: function.Timeout for name, function in stack.functions().items()}
+def test_a_functions_own_timeout_overrides_the_global_one(tmp_path: Path) -> None:
+    timeouts = {name: function.Timeout for name, function in load(tmp_path).functions().items()}
     assert timeouts == {"ReadFunction": 25, "TellFunction": 5}
-    environment = stack.environment()
-    assert environment["SHARDS"] == "1"
-    assert environment["STREAM"] == "Table.StreamArn"
-    assert environment["KEYS"] == "local-Table.Arn-Other"
-    assert environment["NAME"] == "a-1/Table"
-    assert "NONE" not in environment
+
+
+VARIABLES = {
+    "SHARDS": "1",
+    "BOTH": "no",
+    "EITHER": "no",
+    "ONE": "yes",
+    "STREAM": "Table.StreamArn",
+    "KEYS": "local-Table.Arn-Other",
+    "NAME": "a-1/Table",
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "changes"),
+    [
+        ({}, {}),
+        ({"Chats": "1"}, {"EITHER": "yes"}),
+        ({"Alerts": "enabled"}, {"EITHER": "yes", "CHATS": ""}),
+        ({"Alerts": "enabled", "Chats": "1"}, {"EITHER": "yes", "BOTH": "yes", "CHATS": "1", "NONE": ""}),
+        ({"Shards": "2"}, {"SHARDS": "2", "ONE": "no", "NAME": "a-2/Table"}),
+    ],
+)
+def test_variables_are_evaluated(tmp_path: Path, parameters: dict[str, str], changes: dict[str, str]) -> None:
+    assert load(tmp_path).environment(**parameters) == VARIABLES | changes
 
 
 @pytest.mark.parametrize(
     "wrong", ["!ImportValue Queue", "!Select [5, [a]]", "[a, b]", "!If [Both, a, !Cidr [b, 1, 2]]"]
 )
-def test_a_value_that_cannot_be_evaluated_is_told(tmp_path: Path, wrong: str) -> None:
+def test_a_value_that_cannot_be_evaluated_is_named(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(TemplateError, match="The template has a value that the local run cannot evaluate"):
         load(tmp_path, STACK.replace("!GetAtt Table.StreamArn\n", f"{wrong}\n")).environment()
 
 
 @pytest.mark.parametrize(
-    "text", ["Resources: {", "Resources: []", re.sub("Handler: read.handler", "Handler: {}", STACK)]
+    "text",
+    ["Resources: {", "Resources: []", STACK.replace("Handler: read.handler", "Handler: {}")],
+    ids=["not YAML", "not a template", "not a handler"],
 )
-def test_a_file_that_is_no_template_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_unusable_template_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(template, "PATH", tmp_path / "template.yaml")
     template.PATH.write_text(text)
-    with pytest.raises(TemplateError, match="cannot be used") as told:
+    with pytest.raises(TemplateError, match=r"^The template cannot be used: .*$"):
         template.load().functions()
-    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
-    ("alerts", "chats", "both", "either"),
-    [
-        ("disabled", "", "no", "no"),
-        ("disabled", "1", "no", "yes"),
-        ("enabled", "", "no", "yes"),
-        ("enabled", "1", "yes", "yes"),
-    ],
-)
-def test_conditions_are_evaluated(stack: Template, alerts: str, chats: str, both: str, either: str) -> None:
-    environment = stack.environment(Alerts=alerts, Chats=chats)
-    assert (environment["BOTH"], environment["EITHER"]) == (both, either)
-
-
-def test_numbers_are_equal_to_themselves_as_text(stack: Template) -> None:
-    assert [stack.environment(Shards=value)["TWO"] for value in ("1", "2")] == ["no", "yes"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("Other", "1", "The template has no parameter Other. It has Alerts, Chats, Shards."),
         ("Alerts", "on", "The parameter Alerts cannot be 'on'. It is one of enabled, disabled."),
@@ -150,16 +129,17 @@ def test_numbers_are_equal_to_themselves_as_text(stack: Template) -> None:
         ("Shards", "", "The parameter Shards cannot be ''. It is a number."),
     ],
 )
-def test_a_value_that_a_deployment_would_refuse_is_refused(stack: Template, name: str, value: str, says: str) -> None:
+def test_a_value_that_a_deployment_refuses_is_refused(tmp_path: Path, name: str, value: str, message: str) -> None:
+    stack = load(tmp_path)
     stack.check({"Alerts": "enabled", "Chats": "-1001,1002", "Shards": "64"})
     with pytest.raises(ParameterError) as refused:
         stack.check({name: value})
-    assert str(refused.value) == says
+    assert str(refused.value) == message
 
 
 def test_functions_agree_on_the_variables_that_they_share() -> None:
-    """The local run has one environment for all of them."""
+    """The local run has one environment for all functions."""
     values: dict[str, object] = {}
-    for function in template.load().functions().values():
+    for function in TEMPLATE.functions(**EVERYTHING).values():
         for name, value in function.Environment.Variables.items():
             assert values.setdefault(name, value) == value
