@@ -1,7 +1,7 @@
-"""HTTP as every function speaks it: request bodies, responses and errors.
+"""HTTP for all functions: request bodies, responses and errors.
 
-The only place that turns errors into responses. An exception that `PROBLEMS` does not list leaves the function: Lambda
-counts it and the gateway answers 500.
+Exceptions listed in `PROBLEMS` become responses here and nowhere else. Any other leaves the function: Lambda counts it, and
+the gateway answers 500.
 """
 
 import cold_start
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 MAX_BODY = 128 * 1024
-"""Bytes, before JSON is decoded, unless a function sets its own limit. The longest description fits even if every character is
-escaped as a surrogate pair."""
+"""Bytes of a body, unless a function sets its own limit. The longest description fits even if every character is escaped as a
+surrogate pair."""
 
 MAX_ERRORS = 100
-"""Errors in one problem: Lambda limits a response to 6 MB, and a body of 1 MB has room for 300,000 errors."""
+"""Errors in one response: Lambda limits it to 6 MB, and a body of 1 MB can contain 300,000 errors."""
 
 IncidentId = Annotated[
     str,
@@ -67,7 +67,7 @@ class EmptyBody(Exception):
 
 
 class NotUtf8(Exception):
-    """The body is not text in UTF-8."""
+    """The body is not valid UTF-8."""
 
 
 class NotJson(Exception):
@@ -75,7 +75,7 @@ class NotJson(Exception):
 
 
 class BodyTooLarge(Exception):
-    """The body is longer than the function takes."""
+    """The body is longer than the function accepts."""
 
 
 class UnsupportedMediaType(Exception):
@@ -110,7 +110,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     IdempotencyKeyReused: (422, "Unprocessable Content", "The Idempotency-Key was used for another incident."),
     dynamodb.Unavailable: (503, "Service Unavailable", "The incidents are temporarily unavailable. Try again."),
 }
-"""Status, title and detail of each error. The titles are RFC 9110's, which Python has only since 3.13."""
+"""Status, title and detail of each error. The titles are those of RFC 9110, which Python has only since 3.13."""
 
 ERROR_METRICS: dict[type[Exception], str] = {
     TooManyChanges: "Conflicts",
@@ -119,11 +119,11 @@ ERROR_METRICS: dict[type[Exception], str] = {
     IdempotencyKeyReused: "Conflicts",
     dynamodb.Unavailable: "Unavailable",
 }
-"""The errors that are counted in CloudWatch."""
+"""The CloudWatch metric that counts each of these errors."""
 
 
 class Api(APIGatewayHttpResolver):
-    """One function's routes, and the log line of the current request: Lambda sends a function one request at a time."""
+    """One function's routes, and the log line of the current request. Lambda sends a function one request at a time."""
 
     def __init__(self, max_body: int = MAX_BODY) -> None:
         super().__init__(serializer=_json)
@@ -135,15 +135,15 @@ class Api(APIGatewayHttpResolver):
         cold_start.finish()
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
-        """Respond to an event, and log it in one line without anything that the client wrote.
+        """Respond to an event, and log it in one line that contains nothing from the client.
 
-        The route is the one that the gateway chose (`routeKey`): behind a custom domain, `rawPath` begins with the path of the API
-        mapping. An exception that leaves the function is logged by its type, with the gateway's status, 500.
+        The gateway's `routeKey` decides the route: behind a custom domain, `rawPath` begins with the API mapping's path. An
+        exception that leaves the function is logged by its type, with the gateway's status, 500.
         """
         http = APIGatewayProxyEventV2(dict(event))
         self._line = log.Line(request_id=http.request_context.request_id, route=http.route_key, status_code=500)
         self._path = http.raw_path
-        # White space around a value is not part of it (RFC 9110, section 5.5).
+        # White space around a value does not belong to it (RFC 9110, section 5.5).
         headers = {name: value.strip(" \t") for name, value in http.headers.items()}
         try:
             routed = {**event, "rawPath": _routed_path(http), "headers": headers}
@@ -156,18 +156,18 @@ class Api(APIGatewayHttpResolver):
             self._line.write()
 
     def count(self, metric: str, value: int = 1, **dimensions: str) -> None:
-        """Add to a CloudWatch metric, broken down by these dimensions."""
+        """Add a value to a CloudWatch metric with these dimensions."""
         self._line.count(metric, value, **dimensions)
 
     def count_change(self, before: Incident, incident: Incident) -> None:
-        """Count what a change did: the status that it set, and the time to resolve if it ended the work."""
+        """Count the status that a change has set, and the time to resolve if it ended the work."""
         if incident.status != before.status:
             self.count("StatusesSet", status=incident.status)
         if before.status in ACTIVE and incident.status not in ACTIVE:
             self.count_times_to_resolve([incident], incident.source)
 
     def count_times_to_resolve(self, incidents: "Iterable[Incident]", source: Source) -> None:
-        """Count how long the work on these incidents took, which their last change has ended."""
+        """Count how long these incidents took from their creation to the change that ended the work."""
         seconds = [incident.seconds_to_last_change for incident in incidents]
         self._line.count("TimeToResolve", *seconds, unit="Seconds", source=source)
 
@@ -179,12 +179,12 @@ class Api(APIGatewayHttpResolver):
         return Response(status, "application/json", incident, {"ETag": etag(incident.version), **(headers or {})})
 
     def log(self, **fields: str) -> None:
-        """Add fields to the request's log line. Never a description, nor anything else that a client wrote."""
+        """Add fields to the request's log line. They must contain nothing from the client."""
         self._line.add(**fields)
 
     @property
     def caller(self) -> str | None:
-        """The name of the access key that was presented; None where the API asks for none, as in the local run."""
+        """The name of the request's access key; None if the API asks for none, as in the local run."""
         caller: str | None = self._authorizer_context.get("caller")
         return caller
 
@@ -201,7 +201,7 @@ class Api(APIGatewayHttpResolver):
 
     @property
     def _authorizer_context(self) -> dict[str, str]:
-        """What functions/authorize.py says about the caller."""
+        """The context that authorize.py returned."""
         return self.current_event.request_context.authorizer.get_lambda
 
     @property
@@ -213,12 +213,12 @@ class Api(APIGatewayHttpResolver):
         return f"{scheme}://{host}{self._path}"
 
     def location(self, incident: Incident) -> str:
-        """The path of an incident, below the path that the API is mounted at."""
+        """The incident's path, including that of an API mapping."""
         mounted_at, _, _ = self._path.rpartition("/incidents")
         return f"{mounted_at}/incidents/{incident.id}"
 
     def _problem(self, error: Exception) -> Response[str]:
-        """The problem details (RFC 9457). Their only text from an exception is that of validation errors."""
+        """The response to an error: problem details (RFC 9457). Only validation errors contribute text of their own."""
         status, title, detail = PROBLEMS[type(error)]
         if type(error) in ERROR_METRICS:
             self.count(ERROR_METRICS[type(error)])
@@ -236,7 +236,7 @@ class Api(APIGatewayHttpResolver):
 
 
 class _Validation(OpenAPIRequestValidationMiddleware):
-    """Powertools' validation, for JSON bodies only; an unknown query parameter is an error."""
+    """Powertools' validation, limited to JSON bodies. An unknown query parameter is an error."""
 
     def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Response[object]:
         # Powertools' patterns end in `$`, which also matches before a trailing line feed.
@@ -258,7 +258,7 @@ class _Validation(OpenAPIRequestValidationMiddleware):
 
     def _get_body(self, app: EventHandlerInstance) -> JsonValue | tuple[JsonValue, ...]:  # type: ignore[override]  # any JSON
         body = json_body(cast("APIGatewayProxyEventV2", app.current_event), cast("Api", app).max_body)
-        # Powertools would take a list's first element for the whole body.
+        # Powertools would validate only the first element of a list.
         return tuple(body) if isinstance(body, list) else body
 
 
@@ -267,13 +267,13 @@ def _no_response(_: EventHandlerInstance) -> Response[object]:
 
 
 def _routed_path(http: APIGatewayProxyEventV2) -> str:
-    """The path of the route that the gateway chose, with this request's variables."""
+    """The path of the gateway's route, with this request's variables."""
     path = http.route_key.partition(" ")[2]
     return re.sub(r"\{(\w+)\+?\}", lambda variable: http.path_parameters.get(variable[1]) or "", path)
 
 
 def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
-    """The JSON value of the event's body, of at most `max_size` bytes. Raises this module's errors about bodies."""
+    """The event's body, parsed. Raises this module's exceptions if it is not JSON or exceeds `max_size` bytes."""
     media_type = event.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not re.fullmatch(r"application/(.+\+)?json", media_type, re.IGNORECASE):
         raise UnsupportedMediaType
@@ -281,7 +281,7 @@ def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
         raise UnsupportedContentEncoding
     try:
         text = _body(event, max_size).removeprefix(codecs.BOM_UTF8).decode()
-    except ValueError as error:  # of base64, or of UTF-8
+    except ValueError as error:  # invalid base64 or UTF-8
         raise NotUtf8 from error
     if not text.strip():
         raise EmptyBody
@@ -289,7 +289,7 @@ def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
         value: JsonValue = json.loads(text, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise NotJson from error
-    # pydantic rejects an object with a name that UTF-8 cannot write.
+    # pydantic rejects an object if UTF-8 cannot represent one of its names.
     return {_writable(name): item for name, item in value.items()} if isinstance(value, dict) else value
 
 
@@ -303,7 +303,7 @@ def _body(event: APIGatewayProxyEventV2, max_size: int) -> bytes:
 
 
 def _not_json(constant: str) -> NoReturn:
-    """For `NaN` and `Infinity`, which Python reads and JSON does not have."""
+    """Reject `NaN` and `Infinity`, which Python accepts and JSON does not have."""
     raise NotJson(constant)
 
 
@@ -317,5 +317,5 @@ def _json(body: object) -> str:
 
 
 def _writable(name: str) -> str:
-    """A field name from a client, with lone surrogates replaced: JSON can write them, UTF-8 cannot."""
+    """A client's field name, with lone surrogates replaced: JSON can represent them, UTF-8 cannot."""
     return name.encode(errors="replace").decode()

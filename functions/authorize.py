@@ -1,8 +1,8 @@
 """The gateway's authorizer: which access key may use which route.
 
-A Lambda authorizer with simple responses. It is asked once a minute for each value of the header and each route; in between
-API Gateway repeats its last answer. To a refusal the gateway answers 403. When DynamoDB fails this function raises, and the
-gateway answers 500, which clients retry: a failure is never a refusal.
+A Lambda authorizer with simple responses. API Gateway caches each response for a minute, by header value and route. It answers
+a refused request with 403. If DynamoDB fails, this function raises an exception, and the gateway answers 500, which clients
+retry: a failure is never a refusal.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 """
@@ -49,10 +49,10 @@ ROLES = {
     "operator": _CREATE | _READ | _UPDATE,
     "telegram": _TELEGRAM,
 }
-"""The routes that each role may use, by route key. A route that is not listed is closed to everyone."""
+"""The route keys that each role may use. A route that is not listed is closed to everyone."""
 
 OWN = {"reporter": _READ_ONE}
-"""The routes on which a role reads only incidents that its own name reported, as the function finds out."""
+"""The routes on which a role may read only incidents that it reported under its own name. The function enforces this."""
 
 KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 """For `re.fullmatch`: `inc_` and 32 bytes in base64url without padding."""
@@ -64,7 +64,7 @@ cold_start.finish()
 
 
 def handler(event: "_Event", _: object) -> "_Answer":
-    """Allow a request, with the name and the source of its access key in the context, or refuse it."""
+    """Allow a request, with the access key's name and source in the context, or refuse it."""
     key = _presented_key(event["routeKey"], event["headers"])
     if not re.fullmatch(KEY_PATTERN, key):
         return _refuse(event, "no access key")
@@ -87,12 +87,12 @@ def handler(event: "_Event", _: object) -> "_Answer":
 def _presented_key(route: str, headers: dict[str, str]) -> str:
     """The presented access key, if any.
 
-    Only the identity source of the route's authorizer is read: the gateway reuses an answer for every request with the same value
-    of that header.
+    It is read only from the authorizer's identity source for the route: the gateway reuses a response for every request with the
+    same value of that header.
     """
     if route in _TELEGRAM:
         return headers.get("x-telegram-bot-api-secret-token", "").strip(" \t")
-    # White space around a value is not part of it, and several spaces may follow the scheme (RFC 9110, sections 5.5 and 11.4).
+    # White space around a value does not belong to it; several spaces may follow the scheme (RFC 9110, sections 5.5 and 11.4).
     scheme, _, credentials = headers.get("authorization", "").strip(" \t").partition(" ")
     credentials = credentials.lstrip(" ")
     if scheme.lower() == "bearer":
@@ -100,13 +100,13 @@ def _presented_key(route: str, headers: dict[str, str]) -> str:
     if scheme.lower() == "basic":
         try:
             return b64decode(credentials, validate=True).decode().partition(":")[2]
-        except ValueError:  # not base64, or not UTF-8 in it
+        except ValueError:  # invalid base64 or UTF-8
             return ""
     return ""
 
 
 def _refuse(event: "_Event", reason: Refusal, **caller: str) -> "_Answer":
-    """Log and count the refusal, without anything that the client wrote."""
+    """Log and count the refusal; the log line contains nothing from the client."""
     line = log.Line(request_id=event["requestContext"]["requestId"], route=event["routeKey"], refused=reason, **caller)
     line.count("Refusals")
     line.write()

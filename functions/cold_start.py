@@ -1,4 +1,4 @@
-"""Imported first: the garbage collector is off until a function's modules are imported.
+"""Imported first, to turn off the garbage collector until a function's modules are imported.
 
 Imported modules are never freed; rescanning them cost a tenth of a cold start's CPU time.
 """
@@ -9,6 +9,6 @@ gc.disable()
 
 
 def finish() -> None:
-    """Turn the collector on again, and exempt from it what has been imported."""
+    """Turn the collector on again, except for the imported modules."""
     gc.freeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""A client of DynamoDB: how long it waits, which responses it rejects, and which failures another attempt may overcome."""
+"""The client of DynamoDB: its timeouts, the responses that it rejects, and which failures are transient."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CONNECTIONS = 4
-"""Concurrent requests of one function. A function of 512 MB has 0.29 of a processor: more would only wait for each other."""
+"""Concurrent requests of one function. With 512 MB it has 0.29 vCPU, so more would only wait for each other."""
 
 TRANSIENT_CODES = {
     "ExpiredTokenException",
@@ -33,16 +33,16 @@ TRANSIENT_CODES = {
     "TransactionConflictException",
     "TransactionInProgressException",
 }
-"""The error codes below 500 that another attempt may overcome. Any other is a fault of the code or of the deployment."""
+"""The transient errors with a status below 500. Any other is a fault of the code or the deployment."""
 
 TRANSIENT_REASONS = {"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
-"""The reasons for cancelling a transaction that another attempt may overcome, as those of `TRANSIENT_CODES`."""
+"""The transient reasons for which DynamoDB cancels a transaction."""
 
 _BROKEN = "BrokenResponse"
 
 
 class Unavailable(Exception):
-    """DynamoDB throttled the request, failed or did not answer. The request can be repeated."""
+    """DynamoDB throttled the request, failed, or did not respond. The request can be repeated."""
 
 
 def connect(
@@ -52,19 +52,19 @@ def connect(
     endpoint: str | None = None,
     read_timeout: float = 2,
 ) -> "DynamoDBClient":
-    """A client of the DynamoDB at the endpoint, by default the one that `AWS_ENDPOINT_URL_DYNAMODB` names, or the region's.
+    """A client of the DynamoDB at this endpoint, by default that of `AWS_ENDPOINT_URL_DYNAMODB` or the region.
 
-    An attempt takes at most 1 + 2 seconds, and the wait before the next one at most 1 and 2 seconds, and 5 more if DynamoDB asks
-    for them: three attempts end within 22 seconds, two within 7.
+    An attempt takes at most 1 + 2 seconds. The waits between attempts are at most 1 and 2 seconds, and 5 more each if DynamoDB
+    asks for them: three attempts end within 22 seconds.
     """
     config = Config(
         connect_timeout=1,
         read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=CONNECTIONS,
-        # botocore otherwise describes itself and its environment in every request: a sixth of a warm create's CPU time.
+        # botocore would compose a description of its environment for every request: a sixth of a warm create's CPU time.
         user_agent="incident-api",
-        # Types and tests have checked the parameters: validating them is 4 % of a warm read.
+        # Types and tests check the parameters. Validation would take 4 % of a warm read's CPU time.
         parameter_validation=False,
     )
 
@@ -78,16 +78,15 @@ def connect(
 
 
 def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str, object]:
-    """A successful response, parsed in one go; botocore gets an empty object to parse.
+    """A successful response, parsed; botocore gets an empty object instead. Errors are left to botocore.
 
-    botocore looks up the type of every value in its model of DynamoDB: 40 % of a warm list's CPU time. The result is the same for
-    items without binary values. Errors are left to botocore. A response that is cut short, damaged or not a JSON object is marked:
-    botocore would take it for an empty object and a write for done, or the last of three damaged ones for good.
+    botocore would look up each value's type in its model of DynamoDB: 40 % of a warm list's CPU time. For items without binary
+    values, the result is the same. A response that is cut short, damaged or not a JSON object is marked as broken: botocore would
+    treat it as empty, hence a write as successful, and would accept the last of three damaged ones.
     """
     body, headers = response["body"], response["headers"]
-    whole = len(body) >= int(headers.get("content-length", 0)) and int(
-        headers.get("x-amz-crc32", crc32(body))
-    ) == crc32(body)
+    checksum = str(crc32(body))
+    whole = headers.get("x-amz-crc32", checksum) == checksum
     if whole and response["status_code"] != HTTPStatus.OK:
         return {}
     try:
@@ -99,15 +98,15 @@ def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str
 
 
 def _reject_broken_response(parsed: dict[str, object], **_: object) -> None:
-    # After the attempts: an exception during parsing would end them, while botocore repeats a request if the checksum of its
-    # response differs.
+    # Only after the attempts: an exception during parsing would end them, whereas botocore repeats a request whose response
+    # does not match its checksum.
     if _BROKEN in parsed:
         raise ConnectionClosedError(endpoint_url="dynamodb")
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise `Unavailable` for a failure that another attempt may overcome. Any other leaves the function."""
+    """Raise `Unavailable` for transient failures, and any other error unchanged."""
     try:
         yield
     except (BotoConnectionError, HTTPClientError) as error:

@@ -1,4 +1,4 @@
-"""One `GetItem` of DynamoDB with the standard library alone: importing botocore was 60 % of the authorizer's cold start.
+"""DynamoDB's `GetItem` with the standard library alone: importing botocore took 60 % of the authorizer's cold start.
 
 How a request is signed: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -13,31 +13,31 @@ from os import environ, urandom
 from select import select
 
 CONNECT_TIMEOUT, READ_TIMEOUT, LONGEST_WAIT = 1, 2, 1
-"""Seconds. Two attempts and the wait between them end within 7."""
+"""Seconds. Two attempts and the wait between them take at most 7."""
 
 THROTTLED = {"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"}
-"""The error codes below 500 that another attempt to read may overcome."""
+"""The transient errors with a status below 500."""
 
 Item = dict[str, dict[str, str]]
 
 
 class Failed(Exception):
-    """DynamoDB refused the request: the status and the body of its answer."""
+    """DynamoDB rejected the request. The arguments are the status and body of its response."""
 
 
 class Unavailable(Failed):
-    """DynamoDB throttled the request, failed, or gave no answer that can be trusted."""
+    """DynamoDB throttled the request, failed, or gave no valid response."""
 
 
 def endpoint() -> str:
-    """The URL that the environment names, as for botocore; otherwise the region's, whatever the partition of AWS."""
+    """The endpoint in the environment, as for botocore; otherwise the region's, in any partition of AWS."""
     named = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL")
-    # A deployment may bring this code before its configuration.
+    # During a deployment, this code may run before its configuration is updated.
     return named or f"https://dynamodb.{environ['AWS_DEFAULT_REGION']}.{environ.get('URL_SUFFIX', 'amazonaws.com')}"
 
 
 def authorization(headers: dict[str, str], body: bytes, service: str = "dynamodb") -> str:
-    """The `Authorization` header of a POST to `/`. It signs all of these headers; their names are in lower case."""
+    """The `Authorization` header of a POST to `/` that signs all of these headers, whose names must be in lower case."""
     date = headers["x-amz-date"]
     scope = f"{date[:8]}/{environ['AWS_DEFAULT_REGION']}/{service}/aws4_request"
     names = ";".join(sorted(headers))
@@ -60,12 +60,12 @@ class Client:
         self._connection = connection(self._host, timeout=CONNECT_TIMEOUT)  # loads the root certificates, once
 
     def get_item(self, table: str, key: Item) -> Item | None:
-        """The item as it is now, or None. Raises `Failed`: at once, or `Unavailable` after a second attempt."""
+        """The item, read consistently, or None. Raises `Failed`, or `Unavailable` if a second attempt fails, too."""
         body = json.dumps({"TableName": table, "Key": key, "ConsistentRead": True}).encode()
         try:
             return self._ask(body).get("Item")
         except Unavailable:
-            time.sleep(LONGEST_WAIT * urandom(1)[0] / 256)  # at random: not every function at the same time
+            time.sleep(LONGEST_WAIT * urandom(1)[0] / 256)  # random, so that functions do not retry in step
             return self._ask(body).get("Item")
 
     def _ask(self, body: bytes) -> dict[str, Item]:
@@ -78,7 +78,7 @@ class Client:
         }
         connection = self._connection
         try:
-            # If DynamoDB has closed the connection since the last request, its end can be read.
+            # If DynamoDB has closed the connection since the last request, the socket is readable.
             if not connection.sock or select([connection.sock], [], [], 0)[0]:
                 connection.close()
                 connection.connect()

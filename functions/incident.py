@@ -1,4 +1,4 @@
-"""What an incident is and what may happen to it. Nothing here knows HTTP or AWS."""
+"""The incident: its fields, their rules, and its changes. Independent of HTTP and AWS."""
 
 import re
 import unicodedata
@@ -20,19 +20,19 @@ MAX_DESCRIPTION = 10_000
 """Characters (Unicode code points), counted after trimming."""
 
 ID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-"""For `re.fullmatch`: the form of every id (RFC 9562, section 4)."""
+"""For `re.fullmatch`: the form of an id (RFC 9562, section 4)."""
 
 POSITION_PATTERN = rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{3}}Z#{ID_PATTERN}"
-"""For `re.fullmatch`: what `Incident.position` looks like."""
+"""For `re.fullmatch`: the form of `Incident.position`."""
 
 MAX_COMMENT = 1_000
 """Characters of a comment, counted after trimming."""
 
 MAX_COMMENTS = 100_000
-"""Bytes in UTF-8 of all comments on one incident."""
+"""Bytes of all comments on one incident together, in UTF-8."""
 
 MAX_CHANGES = 1_000
-"""Changes to one incident: its history is stored in its item, and DynamoDB limits an item to 400 KB."""
+"""Changes to one incident. Its item contains its history, and DynamoDB limits an item to 400 KB."""
 
 _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
@@ -88,10 +88,10 @@ _BLANK = re.compile(
 
 
 def _visible_text(text: str, max_length: int) -> str:
-    # One function, because pydantic would check the length before trimming.
+    # In one function, because pydantic would check the length before trimming.
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write and UTF-8 cannot
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can represent and UTF-8 cannot
         raise PydanticKnownError("string_unicode") from None
     if _CONTROL.search(text):
         raise PydanticCustomError(
@@ -119,7 +119,7 @@ _TEXT_SCHEMA: "JsonDict" = {"minLength": 1, "pattern": r"^[^\u0000-\u0008\u000b\
 
 
 def readable(text: str) -> str:
-    """The text without characters that a description may not contain; empty if nothing visible remains."""
+    """The text without the characters that a description must not contain; empty if nothing visible remains."""
     text = _CONTROL.sub("", text).encode(errors="replace").decode().strip()
     return text if _has_visible_character(text) else ""
 
@@ -194,22 +194,22 @@ class Incident(BaseModel):
 
     @classmethod
     def report(cls, new: NewIncident, *, id: str) -> Self:
-        """The incident that `new` reports, as of now."""
+        """The incident that `new` reports, created now."""
         time = now()
         return cls(**new.model_dump(), id=id, created_at=time, updated_at=time, version=1)
 
     @property
     def position(self) -> str:
-        """The incident's place in the order of creation; no other incident has the same."""
+        """The incident's unique place in the order of creation."""
         return f"{self.created_at}#{self.id}"
 
     @property
     def seconds_to_last_change(self) -> float:
-        """Seconds from its creation to its last change."""
+        """Seconds from the incident's creation to its last change."""
         return (datetime.fromisoformat(self.updated_at) - datetime.fromisoformat(self.created_at)).total_seconds()
 
     def reports_the_same_as(self, other: "Incident") -> bool:
-        """Whether both can stem from one report: they agree in everything that clients report except the status."""
+        """Whether both may come from the same report: everything that clients report is equal, except the status."""
         reported = NewIncident.model_fields.keys() - {"status"}
         return self.model_dump(include=reported) == other.model_dump(include=reported)
 
@@ -232,14 +232,14 @@ class HistoryEntry(BaseModel):
 
 
 def new_id() -> str:
-    """An id that no other incident has."""
+    """A new, unique id."""
     return str(uuid4())
 
 
 def derived_id(kind: str, *parts: str) -> str:
-    """The id that always belongs to these parts, none of which may contain a line feed.
+    """An id that is the same whenever the parts are. No part may contain a line feed.
 
-    It makes repeated reports safe. Neither the kind nor the parts may ever change: a retry across the change would create a second
+    It makes a report safe to repeat. How it is derived must never change: a retry after the change would create a second
     incident.
     """
     return str(uuid5(uuid5(NAMESPACE_URL, f"urn:incident-api:{kind}"), "\n".join(parts)))
@@ -250,7 +250,7 @@ class IncidentNotFound(Exception):
 
 
 class VersionConflict(Exception):
-    """The incident has changed since the version that the caller named."""
+    """The incident does not have the version that the caller expects."""
 
 
 class TooManyChanges(Exception):
@@ -258,7 +258,7 @@ class TooManyChanges(Exception):
 
 
 class TooManyComments(Exception):
-    """With this comment, the incident's comments would have more than `MAX_COMMENTS` bytes."""
+    """The comment would take the incident's comments beyond `MAX_COMMENTS` bytes."""
 
 
 class IdempotencyKeyReused(Exception):

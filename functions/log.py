@@ -11,13 +11,12 @@ import time
 METRICS_NAMESPACE = os.environ["METRICS_NAMESPACE"]
 """The CloudWatch namespace of this stack's metrics, so that two stacks in one account are counted separately."""
 
-
 MAX_VALUES = 100
-"""Of one metric in a line: CloudWatch's limit. What is beyond it gets lines of its own."""
+"""Values of one metric in a line: CloudWatch's limit. Further values go into further lines."""
 
 
 class Line:
-    """The log line of one event. It contains no description, nor anything else that a client wrote."""
+    """The log line of one event. It must contain nothing from the client."""
 
     def __init__(self, **fields: object) -> None:
         self._fields = fields
@@ -27,7 +26,7 @@ class Line:
         self._fields |= fields
 
     def count(self, metric: str, *values: float, unit: str = "Count", **dimensions: str) -> None:
-        """Add values to a CloudWatch metric when the line is written, by default 1, broken down by these dimensions."""
+        """Add values, by default 1, to a CloudWatch metric with these dimensions when the line is written."""
         directive: dict[str, object] = {
             "Namespace": METRICS_NAMESPACE,
             "Dimensions": [list(dimensions)],
@@ -42,7 +41,7 @@ class Line:
         self.add(**{metric: list(values) if len(values) > 1 else next(iter(values), 1)}, **dimensions)
 
     def write(self) -> None:
-        """Print the line at once: Lambda may stop the process as soon as the event is handled."""
+        """Print the line without buffering: Lambda may freeze the process as soon as the event is handled."""
         if self._metrics:
             self.add(_aws={"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": self._metrics})
         print(json.dumps(self._fields), flush=True)

@@ -43,7 +43,7 @@ Cursor = Annotated[str, AfterValidator(_position)]
 
 def _time(text: str) -> str:
     try:
-        # A "+" that the client did not encode arrives as a space, which nothing but an offset may contain at this place.
+        # A "+" that the client did not encode arrives as a space. Before an offset, a space cannot mean anything else.
         return parse_time(re.sub(r" (?=\d\d:\d\d$)", "+", text))
     except ValueError:
         raise PydanticCustomError(
@@ -55,7 +55,7 @@ Time = Annotated[str, AfterValidator(_time)]
 
 
 def _integer(value: object) -> object:
-    # pydantic would take 5.0, 1_0 and +5 as well.
+    # pydantic would also accept 5.0, 1_0 and +5.
     if isinstance(value, str) and not re.fullmatch(r"-?\d+", value, re.ASCII):
         raise PydanticKnownError("int_parsing")
     return value
@@ -103,7 +103,7 @@ def list_incidents(
         ),
     ] = None,
 ) -> Response[list[Incident]]:
-    """A page of incidents, newest first, with a link to the next page where there is one (RFC 8288)."""
+    """A page of incidents, newest first, with a link to the next page, if any (RFC 8288)."""
     if since and until and since > until:
         raise RequestValidationError([{"loc": ("query", "since"), "msg": "Input should not be after until"}])
     before = min(filter(None, (cursor, until)), default="")
@@ -161,9 +161,9 @@ Body = TypeVar("Body")
 
 
 def _unless_known(if_none_match: str, body: Body, version: int) -> Response[Body]:
-    """The body with its ETag, or a 304 if the client has this version (RFC 9110, section 13.1.2)."""
+    """The body with its ETag, or a 304 if the client already has this version (RFC 9110, section 13.1.2)."""
     headers = {"ETag": etag(version)}
-    known = re.findall(r'"[^"]*"|^\*$', if_none_match)  # a list, compared without regard to weakness
+    known = re.findall(r'"[^"]*"|^\*$', if_none_match)  # a list, with weak comparison
     if etag(version) in known or "*" in known:
         return Response(HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(HTTPStatus.OK, "application/json", body, headers)

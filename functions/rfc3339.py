@@ -1,4 +1,4 @@
-"""Times as RFC 3339 writes them, always in UTC and of one width, so that they sort as text."""
+"""Times in RFC 3339, always in UTC and of the same length, so that they sort as text."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ def now() -> str:
 
 
 def parse_time(text: str) -> str:
-    """A time with any offset, in the format of `now`; part of a millisecond counts as a whole one. Raises `ValueError`."""
+    """A time with any offset, in the format of `now`, rounded up to milliseconds. Raises `ValueError`."""
     whole, fraction = _seconds(text)
     milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
     try:
@@ -26,12 +26,12 @@ def parse_instant(text: str) -> str:
 
 
 def _seconds(text: str) -> tuple[datetime, str]:
-    """The whole seconds of a time, in UTC, and the digits of its fraction."""
+    """A time's whole seconds, in UTC, and the digits of its fraction."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
     if not match:
         raise ValueError("not a time of RFC 3339")
     date, time, second, fraction, offset = match.groups(default="")
-    # A leap second, which `datetime` does not have, is the first second of the next day (RFC 3339, section 5.7).
+    # `datetime` has no leap seconds: one becomes the first second of the next day (RFC 3339, section 5.7).
     leap = second == "60"
     try:
         whole = datetime.fromisoformat(f"{date}T{time}{'59' if leap else second}{offset.upper()}").astimezone(UTC)

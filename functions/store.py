@@ -1,7 +1,7 @@
 """The incidents' table: the only module that knows an incident's item.
 
-A function returns once DynamoDB has acknowledged the request. If it raises `Unavailable`, the write may or may not have been
-made, and the call can be repeated.
+A function returns once DynamoDB has acknowledged the request. If it raises `Unavailable`, the write may have been made or not,
+and the call can be repeated.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from zlib import crc32
 
 from botocore.exceptions import ClientError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 import log
@@ -53,23 +53,24 @@ INDEX = "by-status"
 
 SHARDS = int(os.environ["STATUS_SHARDS"])
 BATCH = 100
-"""Keys in a BatchGetItem: DynamoDB's quota."""
+"""Keys in one BatchGetItem: DynamoDB's quota."""
 
 SPARE = 4
-"""Incidents requested from a partition beyond its fair share of a page, so that fewer pages need a second round of queries."""
+"""Incidents requested from a partition in addition to its fair share of a page, so that fewer pages need more queries."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 client = connect(parse=from_json)  # within the functions' timeout (25 seconds), and the gateway's (30)
 _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
+_list = TypeAdapter(list[Incident])
 
 
 @translate_errors()
 def add(incident: Incident, by: str | None, origin: str = "") -> Incident:
-    """Store an incident that `by` reports, unless its id is taken; return the incident that is stored under the id.
+    """Store an incident that `by` reports, unless its id exists; return the incident that is stored under the id.
 
-    `origin` is what an integration wants to know again about where the report came from; `get_many` returns it.
+    `origin` is an integration's note of where the report came from; `get_many` returns it.
     """
     try:
         client.put_item(**_put(incident, by, origin))
@@ -79,7 +80,7 @@ def add(incident: Incident, by: str | None, origin: str = "") -> Incident:
 
 
 def adding(incident: Incident, by: str | None) -> "TransactWriteItemTypeDef":
-    """What `add` writes, as a part of a transaction."""
+    """The write of `add`, for a transaction."""
     return {"Put": _put(incident, by)}
 
 
@@ -97,7 +98,7 @@ def _put(incident: Incident, by: str | None, origin: str = "") -> "PutTypeDef":
 def get(id: str, reporter: str | None = None) -> Incident:
     """The incident with this id, as of the last acknowledged write. Raises `IncidentNotFound`.
 
-    With a `reporter`, incidents that somebody else reported are not found.
+    With a `reporter`, incidents that others reported are not found.
     """
     item = _read(id, "incident, history[0]" if reporter else "incident")
     if reporter and _plain(item["history"]["L"][0]).get("by") != reporter:
@@ -107,12 +108,12 @@ def get(id: str, reporter: str | None = None) -> Incident:
 
 @translate_errors()
 def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
-    """An incident and its history, oldest version first, read at once. Raises `IncidentNotFound`."""
+    """An incident and its history, oldest version first, from one read. Raises `IncidentNotFound`."""
     return from_item(_read(id, "incident, history"))
 
 
 def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
-    """The incident and its history in an item."""
+    """The incident in an item, and its history."""
     incident = _incident(item)
     entries = item["history"]["L"]
     first = incident.version - len(entries) + 1
@@ -120,7 +121,7 @@ def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
 
 
 def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
-    """The versions, the first of which has this number. A comment alone is stored without a status, unknown to an update."""
+    """The versions, numbered from `first`. A comment alone is stored without a status, which the update does not know."""
     known: dict[str, object] = {"by": None, "comment": None}
     for version, entry in enumerate(entries, first):
         values = _plain(entry)
@@ -137,7 +138,7 @@ class Stored(NamedTuple):
 
 
 def get_many(ids: Iterable[str]) -> dict[str, Stored]:
-    """Those of these incidents that are stored, by id, as of the last acknowledged write."""
+    """The stored incidents among these, by id, as of the last acknowledged write."""
     found: dict[str, Stored] = {}
     for item in get_items(dict.fromkeys(ids), "id, incident, origin"):
         found[item["id"]["S"]] = Stored(_incident_or_none(item), item["origin"]["S"] if "origin" in item else "")
@@ -145,20 +146,20 @@ def get_many(ids: Iterable[str]) -> dict[str, Stored]:
 
 
 def get_items(keys: Iterable[str], attributes: str) -> "Iterator[Item]":
-    """These attributes of every item of the table that has one of these keys, which must differ, in any order."""
+    """These attributes of the items with these keys, which must be distinct. Missing items are left out; the order is undefined."""
     asked: list[Item] = [{"id": {"S": key}} for key in keys]
     while asked:
         batch, asked = asked[:BATCH], asked[BATCH:]
         found, rest = _get_batch({"Keys": batch, "ConsistentRead": True, "ProjectionExpression": attributes})
         yield from found
-        if len(rest) == len(batch):  # DynamoDB throttles; otherwise, the response was full
+        if len(rest) == len(batch):  # throttled; otherwise, the response was full
             raise Unavailable
         asked += rest
 
 
 @translate_errors()
 def _get_batch(request: "KeysAndAttributesTypeDef") -> "tuple[list[Item], list[Item]]":
-    """The items, and the keys that have not been looked up."""
+    """The items, and the keys that DynamoDB has not processed."""
     response = client.batch_get_item(RequestItems={TABLE: request})
     rest = response.get("UnprocessedKeys", {}).get(TABLE)
     return response["Responses"][TABLE], cast("list[Item]", rest["Keys"] if rest else [])
@@ -175,12 +176,11 @@ def _read(id: str, attributes: str) -> "Item":
 def change(
     id: str, change: Change, by: str | None, version: int | None = None, *, only_from: Collection[Status] = ()
 ) -> tuple[Incident, Incident | None]:
-    """Change an incident on behalf of `by`; return its present state, and its previous one, or None if nothing was changed.
+    """Change an incident on behalf of `by`; return its current state, and its previous one, or None if nothing was changed.
 
     Nothing is changed if the incident already has the status and its last version is this comment by the same caller: an earlier
-    attempt of the request has succeeded. The same if its status is none of `only_from`, unless that is empty. Raises
-    `VersionConflict` if the incident does not have the given version, `TooManyChanges` and `TooManyComments` at its limits, and
-    `IncidentNotFound`.
+    attempt has succeeded. Nor if `only_from` has statuses and the incident's is not among them. Raises `VersionConflict` if the
+    incident has another version than the given one, `TooManyChanges` and `TooManyComments` at its limits, and `IncidentNotFound`.
     """
     time = now()
     while True:
@@ -202,11 +202,11 @@ def change(
             raise TooManyChanges
         if change.comment and int(item["comment_bytes"]["N"]) > _room_for(change.comment):
             raise TooManyComments
-        time = incident.updated_at  # this clock is behind the one of the last change
+        time = incident.updated_at  # this clock is behind that of the last change
 
 
 def changing(before: Incident, change: Change, by: str | None) -> "tuple[TransactWriteItemTypeDef, Incident]":
-    """What `change` writes if the incident still is as it was `before`, as a part of a transaction; and what it is then."""
+    """The write of `change` on an incident that has not changed since `before`, for a transaction; and its result."""
     time = max(now(), before.updated_at)
     return {"Update": _update(before.id, change, by, before.version, (), time)}, _changed(before, change, time)
 
@@ -224,7 +224,7 @@ def _update(
     changed_before = "incident.updated_at <= :time"
     conditions = [exists, takes_changes, changed_before]
     news: list[str] = []
-    # Not ADD, which takes top-level attributes only.
+    # Not ADD, which only accepts top-level attributes.
     sets = [
         "incident.updated_at = :time",
         "incident.#version = incident.#version + :one",
@@ -242,7 +242,7 @@ def _update(
         sets += ["incident.#status = :status", "status_shard = :shard"]
         values |= {":status": {"S": change.status}, ":shard": {"S": _status_shard(change.status, id)}}
     if change.comment:
-        # An attribute of its own, because an expression cannot name the last element of a list.
+        # A separate attribute, because an expression cannot name the last element of a list.
         another_comment = "NOT latest_comment = :comment"
         takes_comment = "(attribute_not_exists(comment_bytes) OR comment_bytes <= :room)"
         news.append(another_comment)
@@ -268,7 +268,7 @@ def _update(
         "Key": _key(id),
         "UpdateExpression": update,
         "ConditionExpression": condition,
-        # DynamoDB refuses a name that no expression uses.
+        # DynamoDB rejects names that no expression uses.
         "ExpressionAttributeNames": {
             f"#{name}": name for name in ("status", "version") if f"#{name}" in condition + update
         },
@@ -278,9 +278,9 @@ def _update(
 
 
 def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> list[bool]:
-    """Make the writes of each group, all or none, in one transaction; return whether the conditions of each group were met.
+    """Write each group, all of it or nothing, in one transaction; return whether each group's conditions were met.
 
-    If those of one are not, the others are written without it. Together they may have 100 writes, each to another item.
+    A group whose conditions are not met is left out. The groups may have 100 writes together, each to a different item.
     """
     written = [True] * len(groups)
     while any(written):
@@ -295,7 +295,7 @@ def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> li
 
 @translate_errors()
 def _transact(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> set[int]:
-    """Which of the groups keep the transaction from being made, because a condition is not met; none if it is made."""
+    """The groups whose conditions are not met, in which case nothing is written; empty if the transaction succeeded."""
     owners = [number for number, group in enumerate(groups) for _ in group]
     try:
         client.transact_write_items(TransactItems=[write for group in groups for write in group])
@@ -315,14 +315,14 @@ def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":
 
 
 def _room_for(comment: str) -> int:
-    """The most bytes that the earlier comments may have."""
+    """The maximum bytes of the earlier comments."""
     return MAX_COMMENTS - len(comment.encode())
 
 
 class Bounds(NamedTuple):
-    """A range of the index: `since` is inclusive, `before` exclusive, and an empty string is no bound.
+    """A range of the index: `since` is inclusive, `before` exclusive; an empty string means no bound.
 
-    Each is a position, or a time in the format of `Incident.created_at`, which precedes the positions of its millisecond.
+    A bound is a position, or a time in the format of `Incident.created_at`, which sorts before the positions of its millisecond.
     """
 
     since: str = ""
@@ -335,21 +335,21 @@ class Bounds(NamedTuple):
 
     @property
     def last(self) -> str:
-        """The upper bound of a BETWEEN, which is inclusive: no position lies between this and `before`."""
+        """The upper bound of a BETWEEN, which is inclusive: no position is between it and `before`."""
         if not self.before:
             return "A"  # after every year
-        # Positions have one length, so the greatest one below another differs from it in the last character at the latest.
+        # All positions have the same length, so none is between this text and `before`.
         return self.before[:-1] + chr(ord(self.before[-1]) - 1)
 
 
 def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str = "") -> list[Incident]:
     """The newest `limit` incidents that have one of these statuses, newest first, within `Bounds(since, before)`.
 
-    The index lags behind the table for a moment: an incident that is being changed may be missing, or be listed as it was. An item
-    that cannot be read as an incident is left out, logged and counted: it must not take the others down.
+    The index may lag behind the table: an incident that is being changed may be missing, or listed as it was. An item that is
+    not a valid incident is left out, logged and counted, so that the others can still be listed.
     """
     bounds = Bounds(since, before)
-    if bounds.first > bounds.last:  # DynamoDB refuses an empty range
+    if bounds.first > bounds.last:  # DynamoDB rejects an empty range
         return []
     partitions = [f"{status}#{shard}" for status in dict.fromkeys(statuses) for shard in range(SHARDS)]
     share = min(limit, limit // len(partitions) + SPARE)
@@ -357,7 +357,8 @@ def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str 
     found: list[Incident] = []
     while queries:
         pages = _pages(queries)
-        found += filter(None, (_incident_or_none(item) for page in pages for item in page["Items"]))
+        for page in pages:
+            found += _incidents(page["Items"])
         found = sorted(found, key=lambda incident: incident.position, reverse=True)[:limit]
         queries = _next_queries(queries, pages, found, limit)
     return found
@@ -368,7 +369,7 @@ def _query(status_shard: str, bounds: Bounds, limit: int) -> "QueryInputTypeDef"
         "TableName": TABLE,
         "IndexName": INDEX,
         "KeyConditionExpression": "status_shard = :shard AND #position BETWEEN :first AND :last",
-        # Not the index's keys, which nothing reads.
+        # Without the index's keys, which nothing reads.
         "ProjectionExpression": "incident",
         "ExpressionAttributeNames": {"#position": "position"},
         "ExpressionAttributeValues": {
@@ -382,8 +383,8 @@ def _query(status_shard: str, bounds: Bounds, limit: int) -> "QueryInputTypeDef"
 
 
 def _pages(queries: "Sequence[QueryInputTypeDef]") -> "list[QueryOutputTypeDef]":
-    # Each new connection loads all root certificates: 14 ms of CPU time, some 50 ms at 512 MB. A few queries are faster in
-    # sequence, over one connection.
+    # Each new connection loads all root certificates: 14 ms of CPU time, about 50 ms at 512 MB. A few queries are faster one
+    # after the other, over one connection.
     ask = map if len(queries) <= CONNECTIONS else _threads.map
     return list(ask(_page, queries))
 
@@ -399,12 +400,12 @@ def _next_queries(
     found: Sequence[Incident],
     limit: int,
 ) -> "list[QueryInputTypeDef]":
-    """The next queries, for the partitions whose remaining incidents may be among the newest `limit`."""
+    """The next queries, for the partitions that may have more of the newest `limit` incidents."""
     positions = [incident.position for incident in found]
     following: list[QueryInputTypeDef] = []
     for query, page in zip(queries, pages, strict=True):
         if last := page.get("LastEvaluatedKey"):
-            # The partition's remaining incidents are older than its last one, so they can only fill the places after it.
+            # The partition's remaining incidents are older than its last one, so they belong after it.
             open_places = limit - sum(position >= last["position"]["S"] for position in positions)
             if open_places:
                 following.append({**query, "Limit": open_places, "ExclusiveStartKey": last})
@@ -412,7 +413,7 @@ def _next_queries(
 
 
 def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
-    """The item that did not meet a condition: ALL_OLD returns it with the error. Raises `IncidentNotFound` if there is none."""
+    """The item that did not meet a condition, which ALL_OLD adds to the error. Raises `IncidentNotFound` if there is none."""
     response = cast("GetItemOutputTypeDef", error.response)
     if "Item" not in response:
         raise IncidentNotFound
@@ -420,9 +421,9 @@ def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], BaseException | None]:
-    """Work on the items in threads; return the results and the first error, after which no more items are begun.
+    """Work on the items in threads; return the results and the first error, after which no further item is started.
 
-    No thread is still working when this returns: Lambda freezes threads between requests and resumes them in another one.
+    All threads are idle when this returns: Lambda would freeze the others and resume them during another request.
     """
     failed = Event()
 
@@ -461,7 +462,7 @@ def item(incident: Incident, history: Sequence[HistoryEntry], origin: str = "") 
 
 
 def _key(id: str) -> "Item":
-    # DynamoDB refuses a key that is empty or longer than 2,048 bytes; no incident has an id of another form.
+    # DynamoDB rejects keys that are empty or longer than 2,048 bytes, and every incident's id has this form.
     if not re.fullmatch(ID_PATTERN, id):
         raise IncidentNotFound
     return {"id": {"S": id}}
@@ -472,13 +473,22 @@ def _status_shard(status: Status, id: str) -> str:
 
 
 def _entry(at: str, by: str | None, status: Status | None, comment: str | None = None) -> "AttributeValueTypeDef":
-    # Without its version, which is its place in the list: an update does not know the version that it creates.
+    # Without its version, which follows from its place in the list: an update does not know the version that it creates.
     entry = {"at": at, "by": by, "status": status, "comment": comment}
     return _map({name: value for name, value in entry.items() if value})
 
 
 def _incident(stored: "Item") -> Incident:
     return Incident.model_validate(_plain(stored["incident"]))
+
+
+def _incidents(items: "Sequence[Item]") -> list[Incident]:
+    """Those of the items that can be read as an incident."""
+    try:
+        # All at once: a call of pydantic for each would be a tenth of a warm list's CPU time.
+        return _list.validate_python([_plain(item["incident"]) for item in items])
+    except (KeyError, ValidationError):
+        return list(filter(None, map(_incident_or_none, items)))
 
 
 def _incident_or_none(stored: "Item") -> Incident | None:

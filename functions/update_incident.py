@@ -28,7 +28,7 @@ def _version(if_match: str) -> int | None:
 
 
 IfMatch = Annotated[int | None, BeforeValidator(_version, json_schema_input_type=str)]
-"""The version that the change is meant for; none for any version."""
+"""The version that the change is meant for; None for any version."""
 
 
 @app.patch(

@@ -1,4 +1,4 @@
-"""The functions, imported anew: beside those of this process, with another DynamoDB or another configuration."""
+"""A second import of the functions, with another DynamoDB or configuration than the first."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from infra.openapi import INTEGRATIONS
 
 @contextmanager
 def gateway(configuration: dict[str, object] | None = None, **parameters: str) -> Iterator[Gateway]:
-    """A gateway to functions with these parameters of the stack, and with this configuration of botocore beyond their own."""
+    """A gateway to functions with these parameters of the stack, and these options of botocore besides their own."""
     original = botocore.config.Config
 
     def config(**options: object) -> botocore.config.Config:
@@ -25,7 +25,7 @@ def gateway(configuration: dict[str, object] | None = None, **parameters: str) -
     others = _forget()
     with mock.patch.object(botocore.config, "Config", config), mock.patch.dict(os.environ):
         gateway = Gateway(**INTEGRATIONS | parameters)
-        Client(gateway).get("/")  # it imports the functions at its first request
+        Client(gateway).get("/")  # the first request imports the functions
         try:
             yield gateway
         finally:
@@ -34,6 +34,6 @@ def gateway(configuration: dict[str, object] | None = None, **parameters: str) -
 
 
 def _forget() -> dict[str, ModuleType]:
-    """Take the functions' modules from those that are imported; return them."""
+    """Remove the functions' modules from the imported ones; return them."""
     names = {path.stem for path in FUNCTIONS.iterdir()}
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}

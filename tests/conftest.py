@@ -1,7 +1,7 @@
 """The API to test, over HTTP, on an empty table.
 
-By default these are the functions in this process, behind the local gateway, on moto's DynamoDB. `pytest --on aws` runs
-the same tests against a deployment to an emulated AWS, `pytest --on sam-local` against `sam local start-api`.
+By default, the functions run in this process, behind the local gateway and on moto's DynamoDB. `pytest --on aws` runs the
+same tests on an emulated AWS, `pytest --on sam-local` on `sam local start-api`.
 """
 
 import importlib
@@ -39,25 +39,24 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = template.load()
 
 EVERYTHING = INTEGRATIONS | {"TelegramTokenParameter": "/incident-api/telegram-token", "RemindAt": "rate(1 day)"}
-"""Values of the stack's parameters with which every function is deployed."""
+"""Parameters of the stack with which every function is deployed."""
 
-# Set before the functions are imported, as Lambda does. The region is not that of the local run's database.
+# Set before the functions are imported, as on Lambda. The local run's database is in another region.
 environment.isolate()
 os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**EVERYTHING))
-os.environ["TELEGRAM_TOKEN_PARAMETER"] = ""  # the bot answers only, but where tests/telegram/conftest.py says otherwise
+os.environ["TELEGRAM_TOKEN_PARAMETER"] = ""  # tests/telegram/conftest.py sets it where the bot sends messages
 
 CI = "CI" in os.environ
-ALLOWED_SKIPS: dict[str, str] = {}
-"""The skips that CI accepts: the reason that a test gives, and why CI cannot have what is missing."""
+Report = pytest.TestReport | pytest.CollectReport
 
-# No deadline: how fast the machine is must not decide whether a test passes.
+# No deadline: a slow machine must not fail a test.
 settings.register_profile("test", max_examples=10, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.register_profile("fuzz", max_examples=1000, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--on", choices=["aws", "sam-local"], help="run the API there, not in this process")
+    parser.addoption("--on", choices=["aws", "sam-local"], help="run the API there instead of in this process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect the failures that `emulator_gap` marks for where the API runs."""
+    """Expect the failures that `emulator_gap` marks."""
     for item in items:
         for gap in item.iter_markers("emulator_gap"):
             if config.getoption("--on") in gap.args:
@@ -74,28 +73,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skipped test a failed one in CI."""
+def pytest_runtest_makereport() -> Generator[None, Report, Report]:
+    """Fail skipped tests in CI."""
     report = yield
-    if not hasattr(report, "wasxfail"):
-        _refuse_skip(report)
+    if CI and report.skipped and isinstance(report.longrepr, tuple) and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"CI skips no test: {report.longrepr[2].removeprefix('Skipped: ')}"
     return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Make a skipped test file a failed one in CI."""
-    report = yield
-    _refuse_skip(report)
-    return report
-
-
-def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if CI and report.skipped and isinstance(report.longrepr, tuple):
-        reason = report.longrepr[2].removeprefix("Skipped: ")
-        if reason not in ALLOWED_SKIPS:
-            report.outcome = "failed"
-            report.longrepr = f"CI skips no test: {reason}"
+pytest_make_collect_report = pytest_runtest_makereport
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +101,7 @@ def serve() -> Iterator[Callable[["WSGIApplication"], str]]:
 
 @pytest.fixture(scope="session")
 def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.SamLocal | None]:
-    """The API outside this process, where that was asked for."""
+    """Where `--on` runs the API."""
     match request.config.getoption("--on"):
         case "aws":
             with aws.emulated() as deployed:
@@ -127,14 +114,14 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[aws.Aws | sam_local.S
 
 
 def http_client(address: str) -> httpx.Client:
-    """A client of a server on this machine: through no proxy, over plain HTTP."""
-    # httpx would load every root certificate for each client, which takes longer than most tests.
+    """A client of a server on this machine, over plain HTTP and without a proxy."""
+    # Without this SSLContext, httpx would load all root certificates for each client, which takes longer than most tests.
     return httpx.Client(base_url=address, trust_env=False, verify=SSLContext(PROTOCOL_TLS_CLIENT), timeout=60)
 
 
 @pytest.fixture(scope="session")
 def address(serve: Callable[["WSGIApplication"], str]) -> str:
-    """Where the gateway answers, with the functions in this process."""
+    """The URL of the gateway, with the functions in this process."""
     return serve(Gateway(**INTEGRATIONS))
 
 
@@ -144,9 +131,9 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
     transact, one_at_a_time = DynamoDBBackend.transact_write_items, Lock()
 
     def transact_alone(*arguments: object) -> None:
-        # moto copies every table first, which fails while another thread writes.
+        # moto first copies every table, which fails if another thread writes meanwhile.
         with one_at_a_time:
-            transact(*arguments)  # type: ignore[arg-type]  # what it was called with
+            transact(*arguments)  # type: ignore[arg-type]  # passed on unchanged
 
     with moto.mock_aws(), mock.patch.object(DynamoDBBackend, "transact_write_items", transact_alone):
         yield boto3.client("dynamodb")
@@ -162,7 +149,7 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
 
 @pytest.fixture
 def api(request: pytest.FixtureRequest, deployment: aws.Aws | sam_local.SamLocal | None) -> Iterator[httpx.Client]:
-    """A client of the API. A response of the functions in this process has to be one that infra/openapi.json documents."""
+    """A client of the API, whose table is empty. Responses of the functions in this process are checked against the contract."""
     if deployment:
         for page in deployment.dynamodb.get_paginator("scan").paginate(TableName=deployment.table):
             for item in page["Items"]:
@@ -178,13 +165,13 @@ def api(request: pytest.FixtureRequest, deployment: aws.Aws | sam_local.SamLocal
 
 @pytest.fixture
 def caller(deployment: aws.Aws | sam_local.SamLocal | None) -> str | None:
-    """The name of the client's access key; None where the API asks for none."""
+    """The name of the client's access key; None if the API asks for none."""
     return aws.OPERATOR if isinstance(deployment, aws.Aws) else None
 
 
 @pytest.fixture
 def dynamodb_calls() -> Iterator[list[str]]:
-    """The operations that the functions ask of DynamoDB, in order."""
+    """The operations that the functions request from DynamoDB, in order."""
     calls: list[str] = []
 
     def note(operation_name: str, **_: object) -> None:
@@ -198,18 +185,18 @@ def dynamodb_calls() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def database(
-    dynamodb: "DynamoDBClient",  # noqa: ARG001 (when it begins, it empties every table of moto's)
+    dynamodb: "DynamoDBClient",  # noqa: ARG001 (starting moto later would empty the database)
     serve: Callable[["WSGIApplication"], str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """The address of the local run's database: over real sockets, in a region of its own, apart from `table`."""
+    """The URL of the local run's database, whose region and therefore tables are not those of `dynamodb`."""
     database = Database(tmp_path_factory.mktemp("database"), TEMPLATE)
     yield serve(database)
     database.close()
 
 
 class LocalRun:
-    """`python -m infra.local`, as `make run` starts it."""
+    """`python -m infra.local`, started as by `make run`."""
 
     def __init__(self, data: Path, *arguments: str, root: Path = ROOT) -> None:
         command = [executable, "-u", "-m", "infra.local", "--port", "0", "--data", str(data), *arguments]
@@ -218,7 +205,7 @@ class LocalRun:
         assert self.process.stdout
         self.output = self.process.stdout
         self.start_up: list[str] = []
-        """What the program printed before it served requests."""
+        """The lines that the program printed before it served requests."""
         for line in self.output:
             if line.startswith("The API answers on http://localhost:"):
                 break
@@ -228,7 +215,7 @@ class LocalRun:
         self.client = http_client(line.split()[-1].removesuffix("/incidents/"))
 
     def stop(self, signal: int) -> str:
-        """Send the signal; return the rest of what the program printed."""
+        """Send the signal; return the rest of the output."""
         self.process.send_signal(signal)
         self.process.wait(timeout=30)
         self.client.close()
@@ -238,7 +225,7 @@ class LocalRun:
 
 @pytest.fixture
 def run_local(tmp_path: Path) -> Iterator[Callable[..., LocalRun]]:
-    """Start the local program, with these arguments, on one data folder, again and again."""
+    """Start the local run with these arguments, each time on the same data folder."""
     started: list[LocalRun] = []
 
     def run(*arguments: str) -> LocalRun:

@@ -1,4 +1,4 @@
-"""DynamoDB on a bad day: a proxy before the database, on a real socket, that does to each request what a script says."""
+"""A proxy in front of DynamoDB, on a real socket, that makes each request fail as a script says."""
 
 import json
 import threading
@@ -12,20 +12,20 @@ from zlib import crc32
 
 
 class Fault(NamedTuple):
-    """What befalls a request: whether DynamoDB does what it asks, and what the client hears of it."""
+    """How a request fails."""
 
     name: str
-    done: bool = False
-    status: int = 0  # 0: no answer, but a connection that is cut
+    done: bool = False  # whether DynamoDB executes the request
+    status: int = 0  # 0: the connection is cut without a response
     code: str = ""
-    stalls: bool = False  # no answer, and a connection that stays open
-    delay: float = 0  # seconds, after which the answer comes
+    stalls: bool = False  # no response, on a connection that stays open
+    delay: float = 0  # seconds until the response
     answer: bytes = b""  # the body, instead of DynamoDB's
-    damaged: bool = False  # an answer that does not have its checksum
+    damage: tuple[int, int, bytes] | None = None  # from this byte on, so many are replaced by these
 
     @property
     def throttles(self) -> bool:
-        """Whether boto3 waits for up to a second before it asks again."""
+        """Whether boto3 waits for up to a second before the next attempt."""
         return self.code.endswith(("Exceeded", "ExceededException", "ThrottlingException"))
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ PASSING = [
     Fault("cut before the work"),
     Fault("cut after the work", done=True),
     Fault("cut in the midst of the answer", done=True, status=200),
-    Fault("damaged on the way", done=True, status=200, damaged=True),
+    Fault("damaged on the way", done=True, status=200, damage=(1, 0, b" ")),
     Fault("not JSON", status=200, answer=b"<html>"),
     Fault("no JSON object", status=200, answer=b"[]"),
     Fault("stalled before the work", stalls=True),
@@ -51,7 +51,7 @@ PASSING = [
     Fault("written in another region", status=400, code="ReplicatedWriteConflictException"),
     Fault("expired credentials", status=400, code="ExpiredTokenException"),
 ]
-"""These pass by themselves: the API answers 503, and the client tries again."""
+"""Transient failures: the response is a 503, and the client retries."""
 
 LASTING = [
     Fault("no such table", status=400, code="ResourceNotFoundException"),
@@ -60,11 +60,11 @@ LASTING = [
     Fault("unknown credentials", status=400, code="UnrecognizedClientException"),
     Fault("item collection too large", status=400, code="ItemCollectionSizeLimitExceededException"),
 ]
-"""These somebody has to mend: the function fails, and an alarm rings."""
+"""Faults of the code or the deployment: the function raises an exception, and an alarm rings."""
 
 
 def cancelled(*reasons: str) -> Fault:
-    """A transaction that DynamoDB does not make for these reasons, one for each write."""
+    """A cancelled transaction, with one reason for each write."""
     body = {
         "__type": "com.amazonaws#TransactionCanceledException",
         "CancellationReasons": [{"Code": each} for each in reasons],
@@ -73,7 +73,7 @@ def cancelled(*reasons: str) -> Fault:
 
 
 class Proxy:
-    """Each request meets the next fault of the script, None for none; when the script is at its end, requests pass."""
+    """Each request gets the next fault of the script, None being no fault. After the script, requests succeed."""
 
     def __init__(self, database: str) -> None:
         self.database = urlsplit(database).netloc
@@ -84,7 +84,7 @@ class Proxy:
 
     @contextmanager
     def listening(self) -> Iterator[str]:
-        """Serve; yield the address."""
+        """Serve; yield the URL."""
         server = _Server(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -97,7 +97,6 @@ class Proxy:
             server.server_close()
 
     def next_fault(self) -> Fault | None:
-        """What befalls the request that has just come."""
         with self._lock:
             self.asked += 1
             return next(self.script, None)
@@ -123,8 +122,11 @@ class _Connection(BaseHTTPRequestHandler):
             self.proxy.over.wait()
         elif fault.answer:
             self._answer(fault.status, fault.answer)
-        elif fault.damaged:
-            self._answer(status, answer, checksum=crc32(answer) + 1)
+        elif fault.damage:
+            place, length, replacement = fault.damage
+            place %= len(answer)
+            damaged = answer[:place] + replacement + answer[place + length :]
+            self._answer(status, damaged, checksum=crc32(answer))
         elif fault.status == 200:
             self._answer(status, answer, len(answer) // 2, checksum=crc32(answer))
         elif fault.status:
@@ -143,10 +145,10 @@ class _Connection(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))
-        if checksum is not None:  # as DynamoDB sends it, and a proxy's page of HTML does not have it
+        if checksum is not None:  # DynamoDB sends one; a proxy's error page has none
             self.send_header("x-amz-crc32", str(checksum))
         self.end_headers()
         self.wfile.write(body[:sent])
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests look at what comes of it."""
+        """Log nothing."""

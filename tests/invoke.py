@@ -1,4 +1,4 @@
-"""The functions, called with events as the gateway makes them, by callers whom the authorizer describes."""
+"""Calls the functions with events like the gateway's, including what the authorizer says about the caller."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ Handler = Callable[[Event, Context], Event]
 
 
 def answer_of(module: str, event: Mapping[str, object]) -> tuple[int, dict[str, str], str]:
-    """What the function answers, sent as Lambda sends it: status, headers, body."""
+    """The status, headers and body of the function's response, which goes through JSON as on Lambda."""
     handler: Handler = importlib.import_module(module).handler
     answer = json.loads(json.dumps(handler(dict(event), Context(module)), ensure_ascii=False).encode())
     return answer["statusCode"], answer["headers"], answer["body"]
@@ -28,7 +28,7 @@ def call(
     path: str = "",
     **headers: str,
 ) -> tuple[int, Event]:
-    """What the function answers to a request of a route, such as `PATCH /incidents/{id}`; its path is the route's by default."""
+    """The response to a request for a route, such as `PATCH /incidents/{id}`, whose path is by default the route's."""
     method, template = route.split()
     path = path or template
     event = http_event(

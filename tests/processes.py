@@ -1,4 +1,4 @@
-"""The functions in processes of their own, as Lambda's execution environments are. Imports little: each process does."""
+"""The functions in separate processes, like Lambda's execution environments. It imports little, because each of them imports it."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +15,7 @@ Request = tuple[str, str, Mapping[str, object], Mapping[str, str]]
 Answer = tuple[int, dict[str, JsonValue], str | None]
 """Status, body, Idempotent-Replayed."""
 
-# The client repeats what DynamoDB does not answer, and a slow machine is no failure.
+# The tests' client retries, and a slow machine must not fail a test.
 PATIENT = {"read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 1}}
 
 _process = ExitStack()
@@ -24,7 +24,7 @@ _function: Client
 
 @contextmanager
 def running(number: int, database: str) -> Iterator[ProcessPoolExecutor]:
-    """Start processes in which `ask` and `change_until_answered` may be called."""
+    """Start processes that can run `ask` and `change_until_answered`."""
     with ProcessPoolExecutor(number, get_context("spawn"), _start, (database,)) as processes:
         yield processes
 
@@ -35,14 +35,14 @@ def _start(database: str) -> None:
 
 
 def ask(request: Request) -> Answer:
-    """Let this process's function answer."""
+    """Send a request to the functions in this process."""
     method, path, body, headers = request
     response = _function.open(path, method=method, json=body, headers=headers)
     return response.status_code, response.get_json(), response.headers.get("Idempotent-Replayed")
 
 
 def change_until_answered(change: tuple[str, str, bool]) -> tuple[str, int]:
-    """Change the status as a client does that retries; where it is guarded, from the version just read."""
+    """Set the status at a path, retrying as a client does; if guarded, with the version just read in `If-Match`."""
     path, status, guarded = change
     for _ in range(100):
         code, incident, _ = ask(("GET", path, {}, {}))

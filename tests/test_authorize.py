@@ -1,10 +1,7 @@
 """The authorizer, with events as an HTTP API sends them, on moto's DynamoDB."""
 
-import io
 import json
 import secrets
-import sys
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -33,7 +30,7 @@ ROUTE = "GET /incidents"
 
 @pytest.fixture(scope="module")
 def listening(serve: Callable[["WSGIApplication"], str]) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before moto's server, which has the same tables as `dynamodb`, and its address."""
+    """A proxy in front of moto's server, which has the same tables as `dynamodb`, and its address."""
     proxy = Proxy(serve(create_backend_app("dynamodb")))
     with proxy.listening() as address:
         yield proxy, address
@@ -41,7 +38,7 @@ def listening(serve: Callable[["WSGIApplication"], str]) -> Iterator[tuple[Proxy
 
 @pytest.fixture
 def proxy(listening: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    """The authorizer's way to DynamoDB. It does not wait between its attempts."""
+    """What the authorizer reaches DynamoDB through. It does not wait between its attempts."""
     proxy, address = listening
     proxy.script, proxy.asked = iter(()), 0
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
@@ -51,15 +48,15 @@ def proxy(listening: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> Prox
 
 
 @pytest.fixture
-def keys(dynamodb: "DynamoDBClient", proxy: Proxy) -> Iterator[Keys]:  # noqa: ARG001 (the authorizer asks it)
-    """The access keys: none."""
+def keys(dynamodb: "DynamoDBClient", proxy: Proxy) -> Iterator[Keys]:  # noqa: ARG001 (the authorizer uses it)
+    """The table of access keys, which is empty."""
     dynamodb.create_table(**TEMPLATE.table("KeysTable"))
     yield Keys(dynamodb, "KeysTable")
     dynamodb.delete_table(TableName="KeysTable")
 
 
 def ask(route: str, headers: dict[str, str]) -> "_Answer":
-    """What the authorizer answers to a request of this route.
+    """The authorizer's response to a request for this route.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
     """
@@ -71,7 +68,7 @@ def ask(route: str, headers: dict[str, str]) -> "_Answer":
         "routeArn": f"arn:aws:execute-api:eu-central-1:123456789012:local/$default/{method}{path}",
         "identitySource": [*headers.values(), route],
     }
-    # Through JSON, as it reaches a function.
+    # Through JSON, as on Lambda.
     answer: _Answer = json.loads(json.dumps(authorize.handler(json.loads(json.dumps(event)), None)))
     return answer
 
@@ -85,7 +82,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def presented(route: str, key: str) -> dict[str, str]:
-    """The header in which clients of this route send a key."""
+    """The header in which clients of this route send their key."""
     return {"X-Telegram-Bot-Api-Secret-Token": key} if route == "POST /telegram" else bearer(key)
 
 
@@ -118,14 +115,14 @@ def test_a_role_may_use_its_own_routes_and_no_others(keys: Keys, role: str, rout
         assert answer == refused("role may not use route", caller="someone")
 
 
-def test_every_route_of_the_template_is_decided() -> None:
+def test_the_roles_cover_exactly_the_templates_routes() -> None:
     declared = {route.key for route in TEMPLATE.routes(**INTEGRATIONS)}
-    assert declared <= set(ROUTES), "functions/authorize.py: a route that no role may use"
-    assert set(ROUTES) <= declared, "functions/authorize.py: a role for a route that does not exist"
+    assert declared <= set(ROUTES), "functions/authorize.py: no role may use a route of the template"
+    assert set(ROUTES) <= declared, "functions/authorize.py: a role may use a route that does not exist"
 
 
 @pytest.mark.parametrize("route", ["DELETE /incidents/{id}", "GET /keys", "ANY /{proxy+}", "$default", ""])
-def test_a_route_that_nobody_has_decided_on_is_closed(keys: Keys, route: str) -> None:
+def test_an_unlisted_route_is_closed(keys: Keys, route: str) -> None:
     for role in authorize.ROLES:
         assert not ask(route, bearer(keys.create("someone", role)))["isAuthorized"]
 
@@ -143,7 +140,7 @@ def test_the_source_of_a_key_reaches_the_functions(keys: Keys) -> None:
     }
 
 
-# ---- how a key is presented
+# ---- how a key is sent
 
 
 def test_the_scheme_is_bearer_or_basic_in_any_case(keys: Keys) -> None:
@@ -167,53 +164,27 @@ def test_the_scheme_is_bearer_or_basic_in_any_case(keys: Keys) -> None:
 def test_a_header_without_a_key_is_refused_without_a_lookup(keys: Keys, proxy: Proxy) -> None:
     key = keys.create("someone", "observer")
     encoded = b64encode(f":{key}".encode()).decode()
-    headers: list[dict[str, str]] = [
-        {},
-        {"X-Api-Key": key},
-        {"X-Telegram-Bot-Api-Secret-Token": key},
-        *(
-            {"Authorization": value}
-            for value in (
-                "",
-                " ",
-                "bearer",
-                "Bearer ",
-                "Basic",
-                "Basic ",
-                key,
-                f"Bearer\t{key}",
-                f"Bearer {key}\n",
-                f"Bearer {key},Bearer {key}",  # two headers
-                f"Bearer {key}, Basic {encoded}",
-                f"Bearer {encoded}",
-                f"Token {key}",
-                f"Basic {key}",
-                f"Basic {encoded[:-1]}",
-                f"Basic {encoded[:4]}!{encoded[4:]}",
-                f"Basic {b64encode(key.encode()).decode()}",  # a user name without a password
-                f"Basic {b64encode(f'{key}:'.encode()).decode()}",
-                f"Basic {b64encode(b':' + bytes([0xFF])).decode()}",
-                "Basic 🔑",
-                "Bearer 🔑",
-                f"Bearer {key}é",
-                f"Bearer {key[:-1]}\N{FULLWIDTH DIGIT ONE}",
-                f"Bearer \udcff{key}",
-                f"Bearer {'x' * 10_000}",
-                f"Bearer {key * 200}",
-            )
-        ),
+    not_base64 = [key, encoded[:-1], f"{encoded[:4]}!{encoded[4:]}", "🔑"]
+    no_password = [b64encode(user).decode() for user in (key.encode(), f"{key}:".encode(), b":\xff")]
+    no_key = ["", "🔑", encoded, f"{key}é", f"{key[:-1]}\N{FULLWIDTH DIGIT ONE}", f"\udcff{key}", f"{key}\n", key * 200]
+    two_headers = [f"{key},Bearer {key}", f"{key}, Basic {encoded}"]
+    values = [
+        *("", " ", "bearer", "Basic", "Basic ", key, f"Bearer\t{key}", f"Token {key}"),
+        *(f"Basic {credentials}" for credentials in not_base64 + no_password),
+        *(f"Bearer {credentials}" for credentials in no_key + two_headers),
     ]
-    for each in headers:
+    others: list[dict[str, str]] = [{}, {"X-Api-Key": key}, {"X-Telegram-Bot-Api-Secret-Token": key}]
+    for each in [*others, *({"Authorization": value} for value in values)]:
         assert ask(ROUTE, each) == refused("no access key"), each
     assert proxy.asked == 0
 
 
-def test_telegram_s_header_counts_for_its_route_alone(keys: Keys) -> None:
+def test_telegrams_header_counts_only_for_its_route(keys: Keys) -> None:
     telegram, operator = keys.create("chat", "telegram"), keys.create("someone", "operator")
     header = "X-Telegram-Bot-Api-Secret-Token"
     assert ask("POST /telegram", {header: telegram})["isAuthorized"]
     assert not ask("POST /telegram", bearer(telegram))["isAuthorized"]
-    # The gateway repeats an answer for one value of Authorization: no other header may have decided it.
+    # The gateway caches a response by the identity source alone: no other header may decide.
     assert not ask(ROUTE, {header: operator, "Authorization": "Bearer anything"})["isAuthorized"]
     assert not ask("POST /telegram", {header: "anything"} | bearer(telegram))["isAuthorized"]
 
@@ -221,26 +192,21 @@ def test_telegram_s_header_counts_for_its_route_alone(keys: Keys) -> None:
 # ---- only a stored key
 
 
-def test_no_part_of_a_good_key_gets_in(keys: Keys) -> None:
+def test_no_variation_or_hash_of_a_key_is_accepted(keys: Keys) -> None:
     key = keys.create("someone", "operator")
     guesses = {key[:length] for length in range(len(key))} | {key[start:] for start in range(1, len(key))}
-    # The last character stands for four bits: others would decode to the same bytes.
+    # The last character has four significant bits, so others would decode to the same bytes.
     guesses |= {key[:-1] + last for last in "AEIMQUYcgkosw048abcdef" if last != key[-1]}
     guesses |= {key.upper(), key.swapcase(), f"{key}x", f"{key}=", f"inc_{key}"}
+    hashed = sha256(key.encode()).hexdigest()
+    guesses |= {hashed, f"inc_{hashed[:43]}"}
     assert ask(ROUTE, bearer(key))["isAuthorized"]
     for guess in guesses:
         for headers in (bearer(guess), basic("", guess)):
             assert not ask(ROUTE, headers)["isAuthorized"], guess
 
 
-def test_the_hash_of_a_key_is_no_key(keys: Keys) -> None:
-    keys.create("someone", "operator")
-    (key,) = keys.all()
-    assert ask(ROUTE, bearer(key["key_hash"])) == refused("no access key")
-    assert ask(ROUTE, bearer(f"inc_{key['key_hash'][:43]}")) == refused("unknown access key")
-
-
-def test_the_table_has_no_key_in_it(keys: Keys, dynamodb: "DynamoDBClient") -> None:
+def test_the_table_does_not_contain_the_keys(keys: Keys, dynamodb: "DynamoDBClient") -> None:
     made = [keys.create("someone", "operator") for _ in range(3)]
     dump = json.dumps(dynamodb.scan(TableName="KeysTable")["Items"])
     assert dump.count("someone") == 3
@@ -249,7 +215,7 @@ def test_the_table_has_no_key_in_it(keys: Keys, dynamodb: "DynamoDBClient") -> N
         assert key.removeprefix("inc_") not in dump
 
 
-def test_two_keys_of_one_name_work_until_revoked(keys: Keys) -> None:
+def test_two_keys_with_one_name_work_until_revoked(keys: Keys) -> None:
     old, new = (keys.create("someone", "observer") for _ in range(2))
     assert ask(ROUTE, bearer(old)) == ask(ROUTE, bearer(new))
     keys.revoke({"key_hash": sha256(old.encode()).hexdigest()})  # both may have been made in one millisecond
@@ -268,7 +234,6 @@ def test_a_key_is_refused_from_the_moment_it_expires(keys: Keys, days: float, re
 
 
 def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
-    before = time.time()
     reporter, unknown = keys.create("someone", "reporter"), f"inc_{secrets.token_urlsafe(32)}"
     expired = keys.create("partner-x", "observer", days=0)
     for headers in (bearer("a-secret"), bearer(unknown), bearer(reporter), bearer(expired)):
@@ -287,27 +252,11 @@ def test_a_refusal_is_logged_and_counted_without_the_key(keys: Keys, capsys: pyt
     for line in lines:
         assert line["route"] == ROUTE
         assert line["request_id"]
-        timestamp = line["_aws"]["Timestamp"]  # milliseconds since 1970
-        assert isinstance(timestamp, int)
-        assert before - 1 <= timestamp / 1000 <= time.time()
         (directive,) = line["_aws"]["CloudWatchMetrics"]
-        assert directive == {
-            "Namespace": "IncidentApi/local",
-            "Dimensions": [[]],
-            "Metrics": [{"Name": "Refusals", "Unit": "Count"}],
-        }
-        assert line["Refusals"] == 1
+        assert (directive["Metrics"][0]["Name"], directive["Dimensions"], line["Refusals"]) == ("Refusals", [[]], 1)
 
 
-def test_a_refusal_is_logged_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lambda may stop the process as soon as it has the answer."""
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
-    ask(ROUTE, {})
-    assert b"no access key" in written.getvalue()
-
-
-def test_an_allowed_request_is_not_logged_here(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_allowed_request_is_not_logged(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
     ask(ROUTE, bearer(keys.create("someone", "observer")))
     assert capsys.readouterr().out == ""
 
@@ -316,7 +265,9 @@ def test_an_allowed_request_is_not_logged_here(keys: Keys, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *LASTING], ids=repr)
-def test_a_failure_is_never_an_answer(keys: Keys, proxy: Proxy, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_dynamodb_raises_instead_of_refusing(
+    keys: Keys, proxy: Proxy, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
     headers = bearer(keys.create("someone", "observer"))
     proxy.script = iter([fault, fault])
     monkeypatch.setattr(get_item, "READ_TIMEOUT", 0.3 if fault.stalls else 2)
@@ -325,7 +276,7 @@ def test_a_failure_is_never_an_answer(keys: Keys, proxy: Proxy, fault: Fault, mo
     assert proxy.asked == 1 or fault not in LASTING
 
 
-def test_one_failure_is_made_good_by_a_second_attempt(keys: Keys, proxy: Proxy) -> None:
+def test_a_transient_failure_is_overcome_by_a_second_attempt(keys: Keys, proxy: Proxy) -> None:
     headers = bearer(keys.create("someone", "observer"))
     repeated = {"", "InternalServerError", *get_item.THROTTLED}
     for fault in (each for each in PASSING if each.code in repeated and not each.stalls):
@@ -333,7 +284,7 @@ def test_one_failure_is_made_good_by_a_second_attempt(keys: Keys, proxy: Proxy) 
         assert ask(ROUTE, headers)["isAuthorized"], fault
 
 
-def test_the_longest_wait_for_dynamodb_is_inside_the_gateways_timeout() -> None:
+def test_all_attempts_together_end_within_the_gateways_timeout() -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html."""
     longest = 2 * (get_item.CONNECT_TIMEOUT + get_item.READ_TIMEOUT) + get_item.LONGEST_WAIT
     assert longest < TEMPLATE.functions()["AuthorizeFunction"].Timeout < 10

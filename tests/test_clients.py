@@ -1,4 +1,4 @@
-"""Other people's tools read infra/openapi.json, and a client generated from it works."""
+"""Third-party tools accept infra/openapi.json, and a client generated from it works."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.slow
 
 
 def printed(*command: str | Path, **environment: str) -> str:
-    """What `python` prints with these arguments, to both outputs. It has to succeed."""
+    """Run Python with these arguments, which must succeed; return its stdout and stderr."""
     ran = run([sys.executable, *command], capture_output=True, text=True, env=os.environ | environment, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
 
 
-def test_a_validator_finds_the_contract_valid() -> None:
+def test_the_contract_is_valid() -> None:
     assert printed("-m", "openapi_spec_validator", openapi.PATH) == f"{openapi.PATH}: OK\n"
 
 

@@ -1,7 +1,4 @@
-"""What each function's package has in it, and what importing the function from there loads.
-
-How long a cold start takes is measured by `make bench`; here is what can be said exactly.
-"""
+"""What each function's package contains, and what importing the function loads. `make bench` measures the time."""
 
 import json
 import os
@@ -24,43 +21,29 @@ HANDLERS = {
 """The module of each function."""
 
 HEAVY = {
-    # Powertools for what the functions do not do
-    "aws_lambda_powertools.event_handler.openapi.models",
-    "aws_lambda_powertools.event_handler.openapi.swagger_ui",
-    "aws_lambda_powertools.utilities.idempotency",
-    "aws_lambda_powertools.utilities.parameters",
-    "aws_lambda_powertools.utilities.parser",
-    "aws_lambda_powertools.utilities.validation",
-    "aws_xray_sdk",
-    # boto3's resources for DynamoDB, which a client does not need
-    "boto3.dynamodb",
-    # pydantic beyond models and their validation
-    "pydantic.networks",
-    "pydantic.v1",
-    # the standard library's larger parts
-    "ctypes",
-    "sqlite3",
-    "unittest",
-    "xml.dom",
-    # what is installed for the tests and for the types alone
-    "requests",
-    "types_boto3_dynamodb",
+    *(f"aws_lambda_powertools.event_handler.openapi.{name}" for name in ("models", "swagger_ui")),
+    *(f"aws_lambda_powertools.utilities.{name}" for name in ("idempotency", "parameters", "parser", "validation")),
+    *("aws_xray_sdk", "boto3.dynamodb", "pydantic.networks", "pydantic.v1", "requests", "types_boto3_dynamodb"),
+    *("ctypes", "sqlite3", "unittest", "xml.dom"),
 }
+"""Large modules that the functions do not need."""
 
 
 class Imported(NamedTuple):
-    """What importing a function has done: the modules loaded, the garbage collections, whether there will be more."""
+    """The effects of importing a function."""
 
     modules: list[str]
     collections: int
+    """How often the garbage collector ran."""
     enabled: bool
+    """Whether the garbage collector will run from now on."""
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The functions' packages, as functions/Makefile builds them."""
     folder = tmp_path_factory.mktemp("packages")
-    # Byte code is this Python's, which the Makefile would refuse if it is not Lambda's.
+    # The Makefile refuses to compile byte code with a Python other than Lambda's.
     runtime = folder / "python"
     runtime.write_text(f'#!/bin/sh\n[ "$1" = -c ] || exec "{sys.executable}" "$@"\n')
     runtime.chmod(0o755)
@@ -73,7 +56,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def importing(package: Path, module: str) -> Imported:
-    """Import a function from its package, in a process of its own."""
+    """Import a function from its package, in a new process."""
     code = (
         "import gc, json, sys\n"
         "def collections(): return sum(generation['collections'] for generation in gc.get_stats())\n"
@@ -86,43 +69,41 @@ def importing(package: Path, module: str) -> Imported:
     return Imported(*json.loads(output))
 
 
-@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
-def test_a_functions_package_is_the_core_and_its_own_room(packages: Path, function: str, module: str) -> None:
+EACH = pytest.mark.parametrize(("function", "module"), HANDLERS.items())
+
+
+@EACH
+def test_a_package_is_the_core_and_the_functions_own_folder(packages: Path, function: str, module: str) -> None:
     package, source = packages / function, ROOT / "functions"
     packaged = {path.relative_to(package) for path in package.rglob("*.py")}
-    rooms = {Path(), Path(*module.split(".")[:-1])}
-    assert packaged == {path.relative_to(source) for room in rooms for path in (source / room).glob("*.py")}
+    folders = {Path(), Path(*module.split(".")[:-1])}
+    assert packaged == {path.relative_to(source) for folder in folders for path in (source / folder).glob("*.py")}
     assert len(list(package.rglob("*.pyc"))) == len(packaged)
-    assert module in importing(package, module).modules
 
 
-@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
-def test_importing_a_function_loads_nothing_heavy(packages: Path, function: str, module: str) -> None:
-    assert not HEAVY.intersection(importing(packages / function, module).modules)
+@EACH
+def test_a_function_imports_nothing_heavy_and_no_other_function(packages: Path, function: str, module: str) -> None:
+    loaded = set(importing(packages / function, module).modules)
+    assert not HEAVY & loaded
+    assert set(HANDLERS.values()) & loaded == {module}
 
 
-@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
-def test_importing_a_function_loads_no_other(packages: Path, function: str, module: str) -> None:
-    assert set(HANDLERS.values()).intersection(importing(packages / function, module).modules) == {module}
-
-
-def test_importing_the_authorizer_loads_botocore_alone(packages: Path) -> None:
+def test_the_authorizer_imports_no_large_library(packages: Path) -> None:
     loaded = importing(packages / "AuthorizeFunction", "authorize").modules
     assert not {"aws_lambda_powertools", "botocore", "pydantic", "urllib3"}.intersection(loaded)
 
 
-@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
-def test_the_garbage_collector_runs_once_a_function_is_imported(packages: Path, function: str, module: str) -> None:
+@EACH
+def test_the_garbage_collector_waits_for_the_imports(packages: Path, function: str, module: str) -> None:
     imported = importing(packages / function, module)
     assert imported.enabled
-    assert imported.collections < 10  # after the imports; without the module it is more than 100
+    assert imported.collections < 10  # more than 100 without cold_start.py
 
 
 def test_the_layers_model_has_every_permitted_operation() -> None:
     template = (ROOT / "template.yaml").read_text()
     for service, operations in botocore_data.OPERATIONS.items():
         allowed = set(re.findall(rf"\b{service}:(\w+)", template))
-        # IAM has the actions of DynamoDB Streams, which Lambda takes for a function, under the same prefix, and none for
-        # transactions, which need those of their parts.
+        # Lambda's own actions on DynamoDB Streams have the same prefix. Transactions have no action: they need those of their parts.
         known = set(botocore.session.get_session().get_service_model(service).operation_names)
         assert allowed & known == set(operations) - {"TransactWriteItems"}

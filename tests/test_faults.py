@@ -1,17 +1,13 @@
-"""What becomes of reports when DynamoDB fails, clients repeat them, and clients race each other."""
+"""What becomes of requests when DynamoDB fails, clients retry, and clients race each other."""
 
-import importlib
 import itertools
 import json
 import random
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import botocore.config
-import botocore.exceptions
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue, TypeAdapter
 from werkzeug.test import Client
 
+import store
 from incident import Status
 from tests import anew
 from tests.conftest import TEMPLATE, http_client
@@ -31,15 +28,15 @@ if TYPE_CHECKING:
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NEW = {"description": "The point does not answer", "source": "partner"}
-ALERT = {"status": "firing", "fingerprint": "9fcdbf62e3b8eed9", "startsAt": "2026-11-24T02:17:50.912104Z"}
-# A request for each of DynamoDB's operations.
-REQUESTS = {
-    "PutItem": ("POST", "/incidents", NEW),
+ALERTS: JsonValue = [{"status": "firing", "fingerprint": "9fcdbf62e3b8eed9", "startsAt": "2026-11-24T02:17:50.912104Z"}]
+REQUESTS: dict[str, tuple[str, str, dict[str, JsonValue] | None]] = {
+    "PutItem": ("POST", "/incidents", {**NEW}),
     "GetItem": ("GET", f"/incidents/{UNKNOWN}", None),
     "Query": ("GET", "/incidents?status=open", None),
     "UpdateItem": ("PATCH", f"/incidents/{UNKNOWN}", {"status": "closed", "comment": "Fixed"}),
-    "alerts": ("POST", "/alerts", {"alerts": [ALERT]}),
+    "BatchGetItem": ("POST", "/alerts", {"alerts": ALERTS}),
 }
+"""Method, path and body of a request for each of DynamoDB's operations."""
 
 impatient = pytest.mark.parametrize(
     "client",
@@ -48,12 +45,12 @@ impatient = pytest.mark.parametrize(
     indirect=True,
     scope="module",
 )
-"""The functions try once and briefly. Otherwise they are as patient as on AWS."""
+"""The functions make one short attempt. By default, they are as patient as on AWS."""
 
 
 @pytest.fixture(scope="module")
 def listening(database: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before the database, and its address."""
+    """A proxy in front of the database, and its address."""
     proxy = Proxy(database)
     with proxy.listening() as address:
         yield proxy, address
@@ -61,7 +58,7 @@ def listening(database: str) -> Iterator[tuple[Proxy, str]]:
 
 @pytest.fixture
 def proxy(listening: tuple[Proxy, str]) -> Proxy:
-    """The proxy, which passes every request on until it has another script."""
+    """The proxy, which forwards every request until a test sets its script."""
     proxy, _ = listening
     proxy.script, proxy.asked = iter(()), 0
     return proxy
@@ -71,12 +68,17 @@ def proxy(listening: tuple[Proxy, str]) -> Proxy:
 def client(
     request: pytest.FixtureRequest, listening: tuple[Proxy, str], serve: Callable[["WSGIApplication"], str]
 ) -> Iterator[httpx.Client]:
-    """A client of functions behind the proxy."""
+    """A client of functions that reach the database through the proxy."""
     with (
         anew.gateway(getattr(request, "param", None), DynamoDBEndpoint=listening[1]) as gateway,
         http_client(serve(gateway)) as client,
     ):
         yield client
+
+
+def send(client: httpx.Client, operation: str) -> httpx.Response:
+    method, path, body = REQUESTS[operation]
+    return client.request(method, path, json=body)
 
 
 # ---- one request
@@ -85,45 +87,22 @@ def client(
 @impatient
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("fault", PASSING, ids=repr)
-def test_a_failure_that_passes_is_a_503(client: httpx.Client, proxy: Proxy, fault: Fault, operation: str) -> None:
+def test_a_transient_failure_is_a_503(client: httpx.Client, proxy: Proxy, fault: Fault, operation: str) -> None:
     proxy.script = itertools.repeat(fault)
-    method, path, body = REQUESTS[operation]
-    response = client.request(method, path, json=body)
+    response = send(client, operation)
     assert_problem(response, 503)
     assert int(response.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("fault", LASTING, ids=repr)
-def test_a_fault_of_the_deployment_is_a_500_at_once(
+def test_a_permanent_failure_is_a_500_without_another_attempt(
     client: httpx.Client, proxy: Proxy, fault: Fault, operation: str
 ) -> None:
     proxy.script = itertools.repeat(fault)
-    method, path, body = REQUESTS[operation]
-    response = client.request(method, path, json=body)
+    response = send(client, operation)
     assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
     assert proxy.asked == 1
-
-
-CONNECTION_ERRORS = [
-    error
-    for error in vars(botocore.exceptions).values()
-    if isinstance(error, type)
-    and issubclass(error, (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError))
-]
-
-
-@pytest.mark.parametrize("error", CONNECTION_ERRORS)
-def test_every_connection_error_of_botocore_is_a_503(client: httpx.Client, error: type[Exception]) -> None:
-    def fail(**_: object) -> None:
-        raise error(**{"error": OSError(), "endpoint_url": "", "proxy_url": ""})
-
-    events = importlib.import_module("store").client.meta.events
-    events.register("request-created.dynamodb", fail)
-    responses = [client.request(method, path, json=body) for method, path, body in REQUESTS.values()]
-    events.unregister("request-created.dynamodb", fail)
-    for response in responses:
-        assert_problem(response, 503)
 
 
 @impatient
@@ -131,8 +110,8 @@ def test_a_batch_answered_in_part_is_a_503(client: httpx.Client, proxy: Proxy) -
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
     table = TEMPLATE.table()["TableName"]
     answer = {"Responses": {table: []}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": "1"}}]}}}
-    proxy.script = iter([Fault("throttled in part", answer=json.dumps(answer).encode())])
-    assert_problem(client.post("/alerts", json={"alerts": [ALERT]}), 503)
+    proxy.script = iter([Fault("throttled in part", status=200, answer=json.dumps(answer).encode())])
+    assert_problem(send(client, "BatchGetItem"), 503)
     assert proxy.asked == 1
 
 
@@ -143,7 +122,7 @@ REPEATED = [
     for fault in PASSING
     if fault.status in (0, 500, 503) or (fault.status == 200 and fault.done)
 ]
-"""The faults after which boto3 asks again by itself."""
+"""The faults after which boto3 repeats the request."""
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=repr)
@@ -161,50 +140,35 @@ def test_a_write_that_boto3_repeats_is_made_once(client: httpx.Client, proxy: Pr
 
 @pytest.mark.parametrize(
     ("script", "status", "asked"),
-    [
-        ([Fault("slow", delay=1)], 201, 1),
-        ([PASSING[0]] * 2, 201, 3),
-        ([PASSING[0]] * 3, 503, 3),
-    ],
+    [([Fault("slow", delay=1)], 201, 1), ([PASSING[0]] * 2, 201, 3), ([PASSING[0]] * 3, 503, 3)],
 )
-def test_dynamodb_is_asked_three_times_with_patience(
+def test_the_functions_make_three_attempts(
     client: httpx.Client, proxy: Proxy, script: list[Fault], status: int, asked: int
 ) -> None:
     proxy.script = iter(script)
-    assert client.post("/incidents", json=NEW).status_code == status
+    assert send(client, "PutItem").status_code == status
     assert proxy.asked == asked
 
 
-def test_the_longest_wait_for_dynamodb_is_inside_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[int] = []
-    original = botocore.config.Config
-
-    def config(
-        *, connect_timeout: int, read_timeout: int, retries: dict[str, JsonValue], **options: object
-    ) -> botocore.config.Config:
-        attempts = int(str(retries["total_max_attempts"]))
-        assert retries["mode"] == "standard"
-        # botocore's own: waits of 1 and 2 seconds at the most when throttled, and 5 more if DynamoDB asks for them.
-        pauses = sum(2**attempt + 5 for attempt in range(attempts - 1))
-        waits.append(attempts * (connect_timeout + read_timeout) + pauses)
-        return original(**options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(botocore.config, "Config", config)
-    with anew.gateway():
-        pass
+def test_all_attempts_together_end_within_the_timeout() -> None:
+    config = vars(store.client.meta.config)
+    attempts = config["retries"]["total_max_attempts"]
+    assert config["retries"]["mode"] == "standard"
+    # botocore waits 1 and 2 seconds at the most, and 5 more each time if DynamoDB asks for them.
+    waits = sum(2**attempt + 5 for attempt in range(attempts - 1))
     timeout = TEMPLATE.Globals["Function"]["Timeout"]
     assert isinstance(timeout, int)
-    assert max(waits) < timeout < 30
+    assert attempts * (config["connect_timeout"] + config["read_timeout"]) + waits < timeout < 30
 
 
-def test_a_list_of_many_partitions_keeps_its_connections(
+def test_a_list_of_many_partitions_reuses_its_connections(
     listening: tuple[Proxy, str], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         caplog.at_level("WARNING", "urllib3.connectionpool"),
         anew.gateway(DynamoDBEndpoint=listening[1], StatusShards="16") as gateway,
     ):
-        # Before any incident, so that no partition has to be asked a second time, whatever other tests have stored.
+        # Before every incident, so that no partition is asked a second time, whatever other tests have stored.
         assert Client(gateway).get("/incidents?until=2000-01-01T00:00:00Z").get_json() == []
     assert proxy.asked == 16 * len(Status)
     assert caplog.messages == [], "more threads than the pool has connections"
@@ -212,27 +176,29 @@ def test_a_list_of_many_partitions_keeps_its_connections(
 
 # ---- clients that retry
 
-# The faults that take no time: boto3 waits for the end of a stall, and up to a second after a throttle.
+# Not those that take time: boto3 waits until a stall times out, and up to a second after throttling.
 QUICK = [fault for fault in PASSING if not fault.stalls and not fault.throttles]
-SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK), max_size=8)
+SPLICES = st.tuples(st.integers(0, 2000), st.integers(0, 3), st.binary(max_size=3))
+DAMAGED = SPLICES.map(lambda splice: Fault(f"damaged {splice}", done=True, status=200, damage=splice))
+SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK) | DAMAGED, max_size=8)
 with_faults = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def until_answered(client: httpx.Client, method: str, path: str, lost: list[bool], **request: object) -> httpx.Response:
-    """Ask as the README tells a client to: again after a 503, and after a response that is lost."""
+    """Send a request and retry it, as the README says, after a 503 and after a response that is lost."""
     for is_lost in [*lost, *[False] * 20]:
         response = client.request(method, path, **request)  # type: ignore[arg-type]
         if response.status_code != 503 and not is_lost:
             return response
-    raise AssertionError("the faults have an end; the 503s have none")
+    raise AssertionError("503 even after the last fault")
 
 
 @given(script=SCRIPTS, lost=st.lists(st.booleans(), max_size=3))
 @with_faults
-def test_a_client_that_retries_makes_one_incident_and_one_change(
+def test_retries_make_one_incident_and_one_change(
     client: httpx.Client, proxy: Proxy, script: list[Fault | None], lost: list[bool]
 ) -> None:
-    """Whatever is cut between the function and DynamoDB, and whichever answers are lost on their way to the client."""
+    """Whatever fails between the function and DynamoDB, and whichever responses do not reach the client."""
     key = str(uuid.uuid4())
     proxy.script = iter(script)
     response = until_answered(
@@ -251,88 +217,26 @@ def test_a_client_that_retries_makes_one_incident_and_one_change(
     assert [each["id"] for each in newest if each["description"] == key] == [created["id"]]
 
 
-Episode = tuple[int, int | None]
-"""The minutes when an alert starts to fire and when it ends: None while it fires."""
-
-
-def alert(name: str, episode: Episode, minute: int, *, replica: bool) -> dict[str, JsonValue]:
-    """What is sent of an episode at that minute; another replica of Prometheus names a start a minute earlier."""
-    first, end = episode
-
-    def instant(minute: int) -> str:
-        return (datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=minute)).isoformat()
-
-    return {
-        "status": "firing" if end is None or minute < end else "resolved",
-        "fingerprint": name,
-        "startsAt": instant(first - replica),
-        "endsAt": "0001-01-01T00:00:00Z" if end is None or minute < end else instant(end),
-        "annotations": {"summary": name},
-    }
-
-
-@st.composite
-def lives(draw: st.DrawFn) -> list[Episode]:
-    """The episodes of an alert, in order; the last one may go on."""
-    minutes = sorted(draw(st.sets(st.integers(0, 1000), min_size=1, max_size=8)))
-    return list(itertools.zip_longest(minutes[::2], minutes[1::2]))
-
-
-@given(life=lives(), replica=st.integers(0, 1000), notifications=st.lists(st.tuples(st.integers(0, 1000), SCRIPTS)))
-@with_faults
-def test_alertmanager_makes_one_incident_for_each_episode(
-    client: httpx.Client,
-    proxy: Proxy,
-    life: list[Episode],
-    replica: int,
-    notifications: list[tuple[int, list[Fault | None]]],
-) -> None:
-    """A notification tells the present state and may fail for good. From some minute on, another replica names the start."""
-    name = uuid.uuid4().hex
-    told: set[int] = set()
-    delivered: dict[int, str] = {}
-    for minute, script in [*sorted(notifications, key=lambda each: each[0]), (1001, [])]:
-        episode = max((each for each in life if each[0] <= minute), default=None)
-        if episode is None:
-            continue
-        sent = alert(name, episode, minute, replica=minute >= replica)
-        if sent["status"] == "resolved" and episode[0] not in delivered:
-            continue  # Alertmanager does not send the end of an alert that it has not delivered
-        told.add(episode[0])
-        proxy.script = iter(script)
-        if client.post("/alerts", json={"alerts": [sent]}).status_code == 200:
-            delivered[episode[0]] = str(sent["status"])
-    proxy.script = iter(())
-    incidents = until_answered(client, "GET", "/incidents?limit=100", []).json()
-    statuses = [each["status"] for each in incidents if each["description"].startswith(name)]
-    assert len(delivered) <= len(statuses) <= len(told)
-    start, end = life[-1]
-    if end is None:
-        assert statuses.count("open") == 1
-    elif start in delivered:
-        assert statuses.count("open") == 0
-
-
-# ---- races: functions in processes of their own, as on Lambda
+# ---- races between functions in separate processes, as on Lambda
 
 Race = Callable[[list[Request]], list[Answer]]
 
 
 @pytest.fixture(scope="module")
 def processes(listening: tuple[Proxy, str]) -> Iterator[ProcessPoolExecutor]:
-    """Four processes with the functions, behind the proxy."""
+    """Four processes with the functions, which reach the database through the proxy."""
     with running(4, listening[1]) as processes:
         yield processes
 
 
 @pytest.fixture
 def race(processes: ProcessPoolExecutor) -> Race:
-    """Send all the requests at once, through the four processes."""
+    """Send all requests at once to the four processes."""
     return lambda requests: list(processes.map(ask, requests))
 
 
 @pytest.fixture
-def path(proxy: Proxy, race: Race) -> str:  # noqa: ARG001 (it is to have no script yet)
+def path(proxy: Proxy, race: Race) -> str:  # noqa: ARG001 (resets its script)
     """The path of a new incident."""
     ((_, incident, _),) = race([("POST", "/incidents", NEW, {})])
     return f"/incidents/{incident['id']}"
@@ -340,7 +244,7 @@ def path(proxy: Proxy, race: Race) -> str:  # noqa: ARG001 (it is to have no scr
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("proxy")
-def test_100_creates_with_one_key_are_one_incident(race: Race) -> None:
+def test_100_creates_with_one_key_make_one_incident(race: Race) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answers = race([("POST", "/incidents", NEW, key)] * 100)
     assert {status for status, _, _ in answers} == {201}
@@ -358,32 +262,14 @@ def test_of_100_changes_of_one_version_one_is_made(race: Race, path: str) -> Non
         if asked == stored["status"]:
             assert (status, answer) == (200, stored)
         else:
-            # The first version is open: a change to what already stands is taken for one that got through.
+            # The first version is open, so setting that status again before the change is no conflict.
             assert status == 412 or (status, answer["version"], asked) == (200, 1, "open")
-
-
-@pytest.mark.slow
-def test_100_racing_comments_are_each_a_version(race: Race, path: str) -> None:
-    statuses = [None, "in_progress", None, "open"] * 25
-    changes: list[dict[str, str]] = [
-        {"comment": str(number)} | ({"status": status} if status else {}) for number, status in enumerate(statuses)
-    ]
-    answers = race([("PATCH", path, change, {}) for change in changes])
-    (_, history, _), *_ = race([("GET", f"{path}/history", {}, {})])
-    entries = TypeAdapter(list[dict[str, JsonValue]]).validate_python(history)
-    assert [entry["version"] for entry in entries] == [*range(1, 102)]
-    for change, (_, changed, _) in zip(changes, answers, strict=True):
-        version = int(str(changed["version"]))
-        before, entry = entries[version - 2 : version]
-        assert entry["comment"] == change["comment"]
-        assert entry["status"] == change.get("status", before["status"]) == changed["status"]
-    assert [entry["at"] for entry in entries] == sorted(str(entry["at"]) for entry in entries)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 0.3])
 @pytest.mark.parametrize("guarded", [True, False])
-def test_100_racing_changes_are_in_the_history_version_by_version(
+def test_the_history_has_each_of_100_racing_changes(
     processes: ProcessPoolExecutor, proxy: Proxy, race: Race, path: str, *, guarded: bool, failing: float
 ) -> None:
     dice = random.Random(guarded)  # noqa: S311
@@ -397,6 +283,6 @@ def test_100_racing_changes_are_in_the_history_version_by_version(
     last = entries[-1]
     assert (last["version"], last["status"], last["at"]) == (stored["version"], stored["status"], stored["updated_at"])
     assert all(entry["status"] != following["status"] for entry, following in itertools.pairwise(entries))
-    # Each answer is the version that made the change, or that had made it already.
+    # Each response names a version with the requested status: the client's own change, or an equal one before it.
     assert [entries[version - 1]["status"] for _, version in answers] == statuses
     assert {entry["version"] for entry in entries[1:]} >= {version for _, version in answers if version > 1}

@@ -1,4 +1,4 @@
-"""A new field of an incident takes a line in each model: the rest is derived from them."""
+"""A new field of an incident takes one line in each model."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ NEW = {"description": "The point does not answer", "source": "operator"}
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[LocalRun]:
-    """The local run of a copy of the project in which a client may name the reporter."""
+    """The local run of a copy of the project whose incidents have a field for the reporter."""
     for name in ("functions", "infra"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "template.yaml", tmp_path)
@@ -27,15 +27,15 @@ def local(tmp_path: Path) -> Iterator[LocalRun]:
 
 
 def test_a_new_field_is_stored_listed_and_compared(local: LocalRun) -> None:
-    key = {"Idempotency-Key": "1"}
-    created = local.client.post("/incidents", json=NEW | {"reporter": "Анна"}, headers=key)
+    new, key = NEW | {"reporter": "Анна"}, {"Idempotency-Key": "1"}
+    created = local.client.post("/incidents", json=new, headers=key)
     assert created.json()["reporter"] == "Анна"
     path = created.headers["Location"]
     assert local.client.get(path).json() == created.json()
     assert local.client.get("/incidents").json() == [created.json()]
     changed = local.client.patch(path, json={"status": "closed"}).json()
     assert changed["reporter"] == "Анна"
-    assert local.client.post("/incidents", json=NEW | {"reporter": "Анна"}, headers=key).json() == changed
+    assert local.client.post("/incidents", json=new, headers=key).json() == changed
     assert_problem(local.client.post("/incidents", json=NEW | {"reporter": "Пётр"}, headers=key), 422)
     without = local.client.post("/incidents", json=NEW).json()
     assert without["reporter"] is None

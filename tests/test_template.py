@@ -161,12 +161,95 @@ def test_the_layer_fits_the_functions() -> None:
     assert [f"python{version}" for version in built_for] == [settings["Runtime"]]
 
 
+@pytest.mark.parametrize("name", of_type(DECLARED, "AWS::IAM::Role"))
+def test_a_role_is_assumed_by_its_service_alone(name: str) -> None:
+    service = "scheduler" if name == "ReminderRole" else "lambda"
+    statement = {"Effect": "Allow", "Principal": {"Service": f"{service}.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = properties(DECLARED[name])["AssumeRolePolicyDocument"]
+    assert trust == {"Version": "2012-10-17", "Statement": [statement]}
+    # Without a version, IAM reads a policy as one of 2008.
+    policies = cast("list[Json]", properties(DECLARED[name])["Policies"])
+    assert {cast("Json", policy["PolicyDocument"])["Version"] for policy in policies} == {"2012-10-17"}
+
+
+@pytest.mark.parametrize("name", TEMPLATE.functions(**EVERYTHING))
+def test_a_function_is_built_by_its_makefile_and_behind_the_api(name: str) -> None:
+    assert DECLARED[name]["Metadata"] == {"BuildMethod": "makefile"}
+    events = TEMPLATE.functions(**EVERYTHING)[name].Events.values()
+    assert {json.dumps(event.Properties["ApiId"]) for event in events if event.Type == "HttpApi"} <= {
+        json.dumps({"Ref": "IncidentApi"})
+    }
+
+
+CONDITIONS = {
+    "TwoTables": {"PreviousTable": "restored"},
+    "Alerts": {"Alerts": "enabled"},
+    "Telegram": {"TelegramChats": "1"},
+    "TellsChats": {"TelegramChats": "1", "TelegramTokenParameter": "/token"},
+    "Reminds": {"TelegramChats": "1", "TelegramTokenParameter": "/token", "RemindAt": "rate(1 day)"},
+    "LimitsCreates": {"CreatesPerSecond": "5"},
+    "Domain": {"DomainName": "incidents.example.com"},
+    "BelowPath": {"BasePath": "v1"},
+    "MappedElsewhere": {"MappedApi": "abc123"},
+    "DomainOnly": {"DisableExecuteApiEndpoint": "true"},
+    "Browsers": {"AllowedOrigins": "https://ops.example.com"},
+    "Budget": {"BudgetUSD": "100"},
+}
+
+
+@pytest.mark.parametrize(("condition", "parameters"), CONDITIONS.items())
+def test_a_condition_needs_its_parameters(condition: str, parameters: dict[str, str]) -> None:
+    assert TEMPLATE.holds(condition, **parameters)
+    for missing in parameters:
+        rest = {name: value for name, value in parameters.items() if name != missing}
+        assert not TEMPLATE.holds(condition, **rest)
+
+
+def test_the_stack_has_its_own_table_unless_it_is_given_one() -> None:
+    assert set(TEMPLATE.Conditions) == {"OwnTable", *CONDITIONS}
+    assert TEMPLATE.holds("OwnTable")
+    assert not TEMPLATE.holds("OwnTable", Table="restored")
+
+
+def test_browsers_may_send_and_see_what_the_contract_has() -> None:
+    assert TEMPLATE.cors() is None
+    cors = TEMPLATE.cors(AllowedOrigins="https://a.example,https://b.example")
+    assert cors
+    assert cors.AllowOrigins == ["https://a.example", "https://b.example"]
+    assert set(cors.AllowMethods) == {route.method for route in TEMPLATE.routes()}
+    contract = json.loads((ROOT / "infra/openapi.json").read_text())
+    operations = [operation for path in contract["paths"].values() for operation in path.values()]
+    sent = [
+        each["name"] for operation in operations for each in operation.get("parameters", []) if each["in"] == "header"
+    ]
+    assert set(cors.AllowHeaders) == {"authorization", "content-type", *map(str.lower, sent)}
+    assert set(cors.ExposeHeaders) == set(map(str.lower, contract["components"]["headers"]))
+
+
+def test_a_domain_is_regional_and_speaks_tls_1_2() -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-custom-domain-names.html
+    (configuration,) = cast("list[Json]", properties(DECLARED["ApiDomain"])["DomainNameConfigurations"])
+    assert (configuration["EndpointType"], configuration["SecurityPolicy"]) == ("REGIONAL", "TLS_1_2")
+    assert {DECLARED[name]["Condition"] for name in ("ApiDomain", "ApiDomainMapping")} == {"Domain"}
+    api = properties(DECLARED["IncidentApi"])
+    assert api["DisableExecuteApiEndpoint"] == {"Fn::If": ["DomainOnly", True, False]}
+
+
+def test_alarms_watch_the_metrics_that_the_functions_write() -> None:
+    variables = cast("dict[str, Json]", TEMPLATE.Globals["Function"]["Environment"])["Variables"]
+    watched = cast("Json", properties(DECLARED["Monitoring"])["Parameters"])
+    assert watched["MetricsNamespace"] == variables["METRICS_NAMESPACE"]
+    assert watched["AccessLog"] == {"Ref": "AccessLog"}
+
+
 def test_the_parameters_of_the_stack_reach_the_functions() -> None:
     given = TEMPLATE.environment(StatusShards="7", Table="restored", DynamoDBEndpoint="http://localhost:1")
     assert given["STATUS_SHARDS"] == "7"
     assert given["TABLE_NAME"] == "restored"
     assert given["AWS_ENDPOINT_URL_DYNAMODB"] == "http://localhost:1"
-    assert TEMPLATE.environment()["AWS_ENDPOINT_URL_DYNAMODB"] == ""
+    default = TEMPLATE.environment()
+    assert default["AWS_ENDPOINT_URL_DYNAMODB"] == ""
+    assert (default["KEYS_TABLE"], default["URL_SUFFIX"]) == ("KeysTable", "amazonaws.com")
 
 
 def test_the_gateway_is_throttled_as_the_parameters_say() -> None:
@@ -250,6 +333,45 @@ def test_the_reminders_schedule_is_the_stacks_own() -> None:
     reminder = properties(DECLARED["Reminder"])
     assert reminder["Name"] == {"Fn::Sub": "${AWS::StackName}-reminder"}
     assert reminder["ScheduleExpressionTimezone"] == {"Ref": "RemindTimezone"}
+
+
+CHATS = {"TelegramChats": "-1001234567890"}
+TOKEN = {"TelegramTokenParameter": "/incident-api/telegram-token"}
+DOMAIN = {"DomainName": "incidents.example.com"}
+CERTIFICATE = {"CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/1"}
+STREAM = {"TableStream": "arn:aws:dynamodb:eu-central-1:123456789012:table/restored/stream/1"}
+CONTRADICTIONS: list[tuple[dict[str, str], dict[str, str], str]] = [
+    (DOMAIN, CERTIFICATE, "DomainName needs CertificateArn"),
+    (CERTIFICATE, DOMAIN, "CertificateArn is for a DomainName"),
+    ({"BasePath": "v1"}, DOMAIN | CERTIFICATE, "BasePath is a path below a DomainName"),
+    ({"MappedApi": "abc123"}, DOMAIN | CERTIFICATE, "MappedApi is for a DomainName"),
+    (
+        {"DisableExecuteApiEndpoint": "true"},
+        DOMAIN | CERTIFICATE,
+        "Without DomainName, ApiUrl is the only address of the API",
+    ),
+    (TOKEN, CHATS, "TelegramTokenParameter needs TelegramChats"),
+    (CHATS | {"RemindAt": "rate(1 day)"}, TOKEN, "RemindAt needs TelegramTokenParameter"),
+    (CHATS | TOKEN | {"Table": "restored"}, STREAM, "With Table, TelegramTokenParameter needs TableStream"),
+    (STREAM, {"Table": "restored"}, "TableStream is the stream of a Table"),
+    ({"BudgetUSD": "100"}, {"AlarmEmail": "ops@example.com"}, "BudgetUSD needs AlarmEmail"),
+]
+"""Parameters, what they need, and what a deployment without it answers."""
+
+
+@pytest.mark.parametrize(("parameters", "needed", "description"), CONTRADICTIONS)
+def test_parameters_that_contradict_each_other_are_refused(
+    parameters: dict[str, str], needed: dict[str, str], description: str
+) -> None:
+    with pytest.raises(template.ParameterError, match=description):
+        TEMPLATE.check_rules(parameters)
+    TEMPLATE.check_rules(parameters | needed)
+
+
+def test_parameters_may_be_set_without_others() -> None:
+    TEMPLATE.check_rules({})
+    for each in (CHATS, CHATS | TOKEN, {"Table": "restored"}, {"AlarmEmail": "ops@example.com"}):
+        TEMPLATE.check_rules(each)
 
 
 # ---- infra/deploying-policy.json

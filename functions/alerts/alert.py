@@ -1,4 +1,4 @@
-"""What Alertmanager (webhook version 4) and Grafana send, as far as it is used, and how it is described to people."""
+"""The parts of Alertmanager's (webhook version 4) and Grafana's requests that are used, and the incidents' descriptions."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic.config import JsonDict
 
 NOISE = {"prometheus", "prometheus_replica", "replica"}
-"""Labels that say who noticed, not what happened. So do those that begin with two underscores."""
+"""Labels that identify the sender, not the problem, and are not shown; nor are those that begin with two underscores."""
 
 
 def _instant(text: str) -> str:
@@ -54,7 +54,7 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-# The contract gives these no type, as a value of any other is ignored.
+# The contract gives these fields no type, because a value of the wrong type is ignored.
 Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=object)]
 Texts = Annotated[Mapping[str, str], BeforeValidator(_texts, json_schema_input_type=object)]
 OptionalInstant = Annotated[str | None, BeforeValidator(_instant_if_any, json_schema_input_type=object)]
@@ -84,7 +84,7 @@ class Alert(BaseModel):
     silence_url: Text = Field("", alias="silenceURL", description="Grafana's link to silence the alert, likewise.")
 
     def describe(self) -> str:
-        """The description of the incident: what a person has to know, the most important first."""
+        """The incident's description, the most important lines first."""
         title = self.annotations.get("summary") or self.labels.get("alertname")
         title = title or f"Alert {readable(self.fingerprint)}".strip()
         annotations = {name: text for name, text in self.annotations.items() if name not in ("summary", "description")}
@@ -134,7 +134,7 @@ class Notification(BaseModel):
 
 
 class Report(NamedTuple):
-    """An alert, who reports it, and when."""
+    """An alert with its reporter and its time of arrival."""
 
     alert: Alert
     caller: str | None
@@ -143,7 +143,7 @@ class Report(NamedTuple):
 
     @property
     def alert_key(self) -> str:
-        """What the alert is remembered by."""
+        """The key of the alert's item in the table."""
         return f"alert#{derived_id('alert', self.caller or '', self.alert.fingerprint)}"
 
     @property
@@ -151,10 +151,10 @@ class Report(NamedTuple):
         return Told(self.alert.status == "firing", self.alert.starts, self.alert.ends, self.arrived)
 
     def incident(self, starts: str, status: Status) -> Incident:
-        """The incident of the alert's episode that starts then, as of now."""
+        """A new incident for the episode with this start."""
         new = NewIncident(description=self.alert.describe(), source=self.source, status=status)
         return Incident.report(new, id=self.incident_id(starts))
 
     def incident_id(self, starts: str) -> str:
-        """The id of the incident of the alert's episode that starts then."""
+        """The incident's id for the episode with this start."""
         return derived_id("alert", self.caller or "", self.alert.fingerprint, starts)

@@ -1,18 +1,18 @@
-"""Which episode of an alert a report is about, and what follows from it. Nothing here knows HTTP or AWS.
+"""Which episode of an alert a report belongs to, and what has to be written. Pure functions, without HTTP or AWS.
 
-An alert is a fingerprint, as one caller reports it. It fires in episodes that do not overlap, and each episode is an incident.
-**An alert has at most one active incident, and none after its resolve.** Senders repeat reports, deliver them late, and name wrong
-times: two replicas of Prometheus name different starts, Grafana names an alert's end as its start, clocks are wrong.
+An alert is a caller's fingerprint. It fires in episodes that do not overlap, and each episode is an incident.
+**An alert has at most one active incident, and none after its resolve.** Senders repeat reports, deliver them late, and send wrong
+times: two replicas of Prometheus send different starts, Grafana sends an alert's end as its start, and clocks are wrong.
 
-- **Firing.** What starts after everything that is known begins an episode. If the end of the one before was never told, its
-  incident is resolved first. Anything else repeats what is known, or is late, and changes nothing.
-- **Resolved.** The active episode ends, whatever start is named, unless the report's end, or its start if it has no end, shows
-  that it is about an earlier episode. If none is active, the report repeats the latest end, or tells of an episode that was never
-  reported as firing, which is recorded as resolved.
-- **Times** are the sender's word where they can be true. A start before 1990 or after the report's arrival cannot: while an
-  episode is active, such a report repeats it; otherwise the alert fires from the report's arrival on, unless the latest episode
-  had the same start to come. Any resolve ends an episode that began so. An end after the arrival is the arrival, and one before
-  the start is none.
+- **Firing.** A start after all known times begins a new episode. If the previous episode has no end, its incident is resolved
+  first. Any other firing report is a repetition or late, and changes nothing.
+- **Resolved.** The active episode ends, whatever the report's start, unless the report's end (or its start, if it has no end)
+  belongs to an earlier episode. If no episode is active, the report repeats the latest end, or belongs to an episode without a
+  firing report, which is recorded as resolved.
+- **Times** are the sender's, if they are possible. A start before 1990 or after the report's arrival is not: during an active
+  episode, such a report is a repetition; otherwise the episode starts at the report's arrival, unless the latest episode had the
+  same impossible start. Any resolve ends an episode that began like this. An end after the arrival is replaced by the arrival;
+  an end before the start is ignored.
 """
 
 from datetime import datetime, timedelta
@@ -21,11 +21,11 @@ from typing import NamedTuple
 from rfc3339 import parse_instant
 
 EARLIEST = "1990-01-01T00:00:00.000000000Z"
-"""The times that stand for none are earlier: the zeros of Go, Unix and GPS, and what a clock shows that was never set."""
+"""Earlier times mean "none": the zero times of Go, Unix and GPS, and clocks that were never set."""
 
 
 class Told(NamedTuple):
-    """What a report says of its alert; instants in the format of `parse_instant`."""
+    """A report's claims about its alert; instants have the format of `parse_instant`."""
 
     firing: bool
     starts: str
@@ -34,12 +34,12 @@ class Told(NamedTuple):
 
     @property
     def start(self) -> str | None:
-        """When the alert started, if what is told can be true."""
+        """The start, if it is possible."""
         return self.starts if EARLIEST <= self.starts <= self.arrived else None
 
     @property
     def end(self) -> str | None:
-        """When it ended, if what is told can be true."""
+        """The end, if it is possible."""
         if self.ends is None or self.ends < max(self.starts, EARLIEST):
             return None
         return min(self.ends, self.arrived)
@@ -49,30 +49,30 @@ class Episode(NamedTuple):
     """The latest episode of an alert."""
 
     starts: str
-    """When it started: its incident's id depends on it."""
+    """The start, from which its incident's id is derived."""
     ends: str | None = None
     """None while the alert fires."""
     recorded: bool = False
-    """Whether its incident is known to be stored. The episode is remembered first, so its incident may be missing."""
+    """Whether its incident is known to be stored. The episode is stored first."""
     claimed: str | None = None
-    """The start that the sender named, if it cannot be true."""
+    """The sender's start, if it differs from `starts`."""
     before: str | None = None
-    """When the episode before it ended, or started if its end was never told."""
+    """The previous episode's end, or its start if it had no end."""
 
 
 class Change(NamedTuple):
-    """What follows from a report."""
+    """The writes that follow from a report, in order: `resolve`, `latest`, `opens`."""
 
     latest: Episode
-    """What is then the latest episode."""
+    """The new latest episode."""
     resolve: str | None = None
-    """The start of the episode whose incident is resolved, or recorded as resolved, before the latest one is remembered."""
+    """The start of the episode whose incident has to be resolved, or recorded as resolved."""
     opens: bool = False
-    """Whether the incident of the latest episode is recorded afterwards, unless it is stored."""
+    """Whether the latest episode's incident has to be recorded unless it is stored."""
 
 
 def after(known: Episode | None, told: Told) -> Change:
-    """What follows from a report, given the latest episode that is known before it."""
+    """The writes that follow from a report, given the latest known episode."""
     return _after_firing(known, told) if told.firing else _after_resolved(known, told)
 
 
@@ -83,16 +83,16 @@ def _after_firing(known: Episode | None, told: Told) -> Change:
         return Change(known, opens=known.ends is None and not known.recorded)
     if known.ends is None:
         return Change(_episode(told, told.starts, before=known.starts), resolve=known.starts, opens=True)
-    # No two episodes start at once, even if another function's clock is ahead of this one's.
+    # Two episodes never have the same start, even if another function's clock is ahead of this one's.
     starts = told.start or max(told.arrived, _just_after(known.ends))
     return Change(_episode(told, starts, before=known.ends), opens=True)
 
 
 def _begins_another(known: Episode, told: Told) -> bool:
-    """Whether a firing alert starts after everything that is known."""
+    """Whether a firing alert starts after all known times."""
     if known.ends is None:
         return told.start is not None and told.start > max(known.starts, known.claimed or "")
-    if told.starts < EARLIEST:  # it says nothing
+    if told.starts < EARLIEST:  # no start
         return True
     return told.starts not in (known.starts, known.claimed) and (told.start is None or told.start >= known.ends)
 
@@ -112,14 +112,14 @@ def _after_resolved(known: Episode | None, told: Told) -> Change:
 
 
 def _never_reported(known: Episode, told: Told) -> bool:
-    """Whether a resolved alert started after the latest episode had ended."""
+    """Whether a resolved alert started after the latest episode's end."""
     if known.ends is None or told.starts in (known.starts, known.claimed):
         return False
     return told.starts >= known.ends and (told.end or told.starts) > known.ends
 
 
 def _is_late(known: Episode, told: Told) -> bool:
-    """Whether a resolved alert ended before the latest episode started."""
+    """Whether a resolved alert ended before the latest episode's start."""
     if known.claimed or told.starts == known.starts:
         return False
     if told.end:

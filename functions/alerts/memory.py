@@ -1,6 +1,6 @@
-"""What is remembered of an alert: its latest episode.
+"""An alert's latest episode, as an item of the incidents' table.
 
-It is an item of the incidents' table, but no incident: its key is no incident's id, and it has no place in the index.
+The item is not an incident: its key is not a UUID, and the index does not contain it.
 """
 
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
-    """The latest episode of each of these alerts that has one, by the alert's key, as of the last acknowledged write."""
+    """The alerts' latest episodes by the alerts' keys, read consistently. An alert without an episode is left out."""
     found = store.get_items(dict.fromkeys(alerts), "id, episode")
     return {item["id"]["S"]: _episode(item) for item in found}
 
 
 @translate_errors()
 def remember(alert: str, episode: Episode, known: Episode | None) -> bool:
-    """Remember an alert's latest episode if the `known` one still is the latest; return whether it was.
+    """Store an alert's latest episode and return True, or return False if the stored one is no longer `known`.
 
-    If not, it has to be read again: another request has changed it, or an earlier attempt of this one has.
+    The caller then has to read it again: another request has changed it, or an earlier attempt of this one.
     """
     try:
         store.client.update_item(**_update(alert, episode, known))
@@ -34,7 +34,7 @@ def remember(alert: str, episode: Episode, known: Episode | None) -> bool:
 
 
 def remembering(alert: str, episode: Episode, known: Episode | None) -> "TransactWriteItemTypeDef":
-    """What `remember` writes, as a part of a transaction."""
+    """The write of `remember` for a transaction."""
     return {"Update": _update(alert, episode, known)}
 
 

@@ -1,4 +1,4 @@
-"""POST /alerts: turn the alerts that Alertmanager and Grafana send into incidents. The rule is in episode.py."""
+"""POST /alerts: turn Alertmanager's and Grafana's alerts into incidents. episode.py has the rule."""
 
 import cold_start  # noqa: F401 (it acts when it is imported)
 
@@ -35,10 +35,10 @@ MAX_BODY = 1024 * 1024
 """Bytes: some 2,000 alerts."""
 
 TOGETHER = 10
-"""Alerts in a request from which on they are written in transactions, which take a tenth of the time and twice the write units."""
+"""From this many alerts on, a request writes transactions, which take a tenth of the time and twice the write units."""
 
 LEAST_TIME = 8
-"""Seconds that the function must have left to begin another write."""
+"""Seconds that have to be left of the function's time to begin another write."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +65,7 @@ class Counts(BaseModel):
     "`Alerts` is `enabled`.",
 )
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
-    """Store every alert that can be read; then name those that cannot. Raises `Unavailable` unless all are stored."""
+    """Store all valid alerts, then report the invalid ones. Raises `Unavailable` if not all valid ones could be stored."""
     if notification.truncated:
         app.count("AlertsTruncated", notification.truncated)
     arrived = parse_instant(datetime.now(UTC).isoformat())
@@ -73,7 +73,7 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
     reports = [Report(each, app.caller, source, arrived) for each in notification.alerts if isinstance(each, Alert)]
     known = memory.latest_episodes(report.alert_key for report in reports)
     written, error = _write(reports, known)
-    # Even if the request fails: what it has stored counts as unchanged when it is sent again.
+    # Even if the request fails, because its retry counts the stored alerts as unchanged.
     counts = _count(written, source)
     if error:
         raise error
@@ -89,7 +89,7 @@ def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Co
 
 
 def _write(reports: list[Report], known: dict[str, Episode]) -> tuple[list[list[Incident]], BaseException | None]:
-    """Do what follows from each report; return the incidents recorded and resolved because of each, and the first error."""
+    """Apply the reports; return each one's recorded and resolved incidents, and the first error."""
     together, rest = plan(reports, known) if len(reports) >= TOGETHER else ([], reports)
     results, error = store.in_parallel(_in_time(write), transactions(together))
     written = [incidents for done, _ in results for incidents in done]
@@ -105,7 +105,7 @@ def _write(reports: list[Report], known: dict[str, Episode]) -> tuple[list[list[
 
 
 def _in_time(work: Callable[[T], R]) -> Callable[[T], R]:
-    """The work, or `Unavailable` if there is no time to begin it: the next request goes on from what is stored."""
+    """Make the work raise `Unavailable` when the time runs out; a retry continues from what is stored."""
 
     def begin(item: T) -> R:
         if app.lambda_context.get_remaining_time_in_millis() < 1000 * LEAST_TIME:
@@ -116,7 +116,7 @@ def _in_time(work: Callable[[T], R]) -> Callable[[T], R]:
 
 
 def _count(written: list[list[Incident]], source: Source) -> Counts:
-    """Count what became of each alert, given the incidents that were recorded or resolved because of it."""
+    """Count the alerts and metrics, given each report's recorded and resolved incidents."""
     created = [incident for incident in chain(*written) if incident.version == 1]
     resolved = [incident for incident in chain(*written) if incident.version > 1]
     if created:
@@ -130,9 +130,9 @@ def _count(written: list[list[Incident]], source: Source) -> Counts:
 
 
 def _apply(report: Report, known: Episode | None) -> list[Incident]:
-    """Do what follows from a report of an alert whose latest episode is known; return the incidents recorded and resolved.
+    """Apply a report, given the alert's latest known episode; return the recorded and resolved incidents.
 
-    In an order in which a failure, or another request in between, leaves nothing that the next report would not put right.
+    The order of the writes matters: after a failure or a concurrent request, the next report puts everything right.
     """
     written: list[Incident | None] = []
     while True:
@@ -141,32 +141,32 @@ def _apply(report: Report, known: Episode | None) -> list[Incident]:
             written.append(_resolve(report, resolve))
         if latest == known or memory.remember(report.alert_key, latest, known):
             break
-        # Another request was faster, or an earlier attempt of this one.
+        # Another request has changed it, or an earlier attempt of this one.
         known = memory.latest_episodes([report.alert_key])[report.alert_key]
     if opens:
         written.append(opened := _record(report, latest.starts, Status.OPEN))
         if not opened:
-            # Left to the first repetition, so that many alerts that begin at once take a write less each.
+            # Only when the alert repeats, which saves a write for each of many alerts that begin at once.
             memory.remember(report.alert_key, latest._replace(recorded=True), latest)
     return [incident for incident in written if incident]
 
 
 def _resolve(report: Report, starts: str) -> Incident | None:
-    """Resolve the incident of the episode that starts then if it is active; record it as resolved if there is none."""
+    """Resolve the episode's incident if it is active, or record it as resolved if there is none."""
     resolve = Change(status=Status.RESOLVED)
     while True:
         try:
             incident, before = store.change(report.incident_id(starts), resolve, report.caller, only_from=ACTIVE)
             return incident if before else None
-        except TooManyChanges:  # a retry would not change that
+        except TooManyChanges:  # a retry would not help
             return None
         except IncidentNotFound:
             if recorded := _record(report, starts, Status.RESOLVED):
                 return recorded
-        # Another request has recorded it since, perhaps as open.
+        # Another request has recorded it in the meantime, perhaps as open.
 
 
 def _record(report: Report, starts: str, status: Status) -> Incident | None:
-    """Record the incident of the episode that starts then and return it, or None if it is stored."""
+    """Record the episode's incident and return it, or None if it is already stored."""
     incident = report.incident(starts, status)
     return incident if store.add(incident, report.caller) == incident else None

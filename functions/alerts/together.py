@@ -1,7 +1,7 @@
-"""Many alerts at once: what follows from them is written in transactions, a tenth of the time that single writes take.
+"""Many alerts at once: their writes are combined in transactions, which takes a tenth of the time of single writes.
 
-An alert's episode and its incident are written together or not at all. Where a condition is not met, because another request was
-faster or an earlier attempt of this one has stored a part, the alert is left to be written singly.
+An alert's episode and incident are written together or not at all. If a condition fails, because another request or an earlier
+attempt of this one has written one of them, the alert is refused, and the caller writes it singly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 MAX_WRITES = 100
-"""Of a transaction: DynamoDB's quota. Another is 4 MB, which the longest descriptions of as many alerts do not reach."""
+"""DynamoDB's quota for a transaction. Its other quota, 4 MB, is not reached even with the longest descriptions."""
 
 _RESOLVE = Change(status=Status.RESOLVED)
 
 
 class Plan(NamedTuple):
-    """What follows from a report."""
+    """The writes that follow from a report."""
 
     report: Report
     writes: "list[TransactWriteItemTypeDef]"
     incidents: list[Incident]
-    """Those that are then recorded and resolved."""
+    """The incidents that the writes record and resolve."""
 
 
 def plan(reports: Sequence[Report], known: dict[str, Episode]) -> tuple[list[Plan], list[Report]]:
-    """What to write together, given the latest episodes; and the reports that are to be applied singly, afterwards."""
+    """Plans to write together, given the latest episodes, and the reports to apply singly afterwards."""
     first: dict[str, tuple[Report, episode.Change]] = {}
     rest: list[Report] = []
     for report in reports:
-        if report.alert_key in first:  # an item may be in one write of a transaction
+        if report.alert_key in first:  # a transaction may write an item only once
             rest.append(report)
         else:
             first[report.alert_key] = report, episode.after(known.get(report.alert_key), report.told)
@@ -55,7 +55,7 @@ def plan(reports: Sequence[Report], known: dict[str, Episode]) -> tuple[list[Pla
 def _plan(
     report: Report, change: episode.Change, known: Episode | None, stored: dict[str, store.Stored]
 ) -> Plan | None:
-    """None for what is rare: a late report, an incident that is not as expected, an episode whose incident may be missing."""
+    """None for rare cases: a late report, an unexpected incident, an episode whose incident may be missing."""
     latest, resolve, opens = change
     if latest == known:
         return None if resolve or opens else Plan(report, [], [])
@@ -79,7 +79,7 @@ def _plan(
 
 
 def transactions(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
-    """The plans, in as few transactions as they fit into."""
+    """Split the plans into as few transactions as possible."""
     batch: list[Plan] = []
     room = MAX_WRITES
     for each in plans:
@@ -93,7 +93,7 @@ def transactions(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
 
 
 def write(plans: Sequence[Plan]) -> tuple[list[list[Incident]], list[Report]]:
-    """Carry the plans out; return the incidents recorded and resolved by each, and the reports of those that could not be."""
+    """Execute the plans; return the recorded and resolved incidents of each, and the reports of the refused plans."""
     done = [each for each in plans if not each.writes]
     wanted = [each for each in plans if each.writes]
     written = store.write_together([each.writes for each in wanted]) if wanted else []

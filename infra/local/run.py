@@ -35,6 +35,7 @@ def run(port: int, data: Path, parameters: dict[str, str]) -> None:
         declared = template.load()
         chats = telegram.start(parameters)
         declared.check(parameters)
+        declared.check_rules(parameters)
         declared.environment(**parameters)  # what the functions will be given can be evaluated
         database = Database(data, declared)
         database.attach()

@@ -90,6 +90,16 @@ class _Parameter(BaseModel):
         return None
 
 
+class _Assertion(BaseModel):
+    Assert: JsonValue
+    AssertDescription: str
+
+
+class _Rule(BaseModel):
+    RuleCondition: JsonValue
+    Assertions: list[_Assertion]
+
+
 class _Resource(BaseModel):
     Type: str
     Condition: str | None = None
@@ -139,6 +149,7 @@ class Template(BaseModel):
     """The template, its intrinsic functions in the long form: `{"Ref": "IncidentsTable"}`."""
 
     Parameters: dict[str, _Parameter]
+    Rules: dict[str, _Rule] = {}
     Conditions: dict[str, JsonValue] = {}
     Globals: dict[str, dict[str, JsonValue]]
     Resources: dict[str, _Resource]
@@ -150,6 +161,13 @@ class Template(BaseModel):
                 raise ParameterError(f"The template has no parameter {name}. It has {', '.join(self.Parameters)}.")
             if rule := self.Parameters[name].rule_broken_by(value):
                 raise ParameterError(f"The parameter {name} cannot be {value!r}. {rule}")
+
+    def check_rules(self, parameters: Mapping[str, str]) -> None:
+        """Raise `ParameterError` for values that the first deployment of a stack would refuse together."""
+        for rule in self.Rules.values():
+            for each in rule.Assertions if self._holds(rule.RuleCondition, parameters) else []:
+                if not self._holds(each.Assert, parameters):
+                    raise ParameterError(f"{each.AssertDescription}.")
 
     def functions(self, **parameters: str) -> dict[str, Function]:
         """The functions by their logical ids."""

@@ -1,4 +1,4 @@
-"""Alertmanager itself, as Debian and Ubuntu package it, with the receiver that infra/integrations.md shows."""
+"""Runs Debian's or Ubuntu's Alertmanager, with the receiver documented in infra/integrations.md, and Prometheus."""
 
 import re
 import shutil
@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 PROGRAM = "prometheus-alertmanager"
+PROMETHEUS = "prometheus"
 PAGE = Path(__file__).parents[2] / "infra" / "integrations.md"
 PATIENCE = 60
-"""Seconds that a condition may take to come true on a machine that is busy with other things."""
+"""Seconds to wait for a condition, enough for a busy machine."""
 
 needed = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
 
@@ -32,7 +33,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def configuration(url: str, key_file: Path) -> str:
-    """The configuration of the page, with this URL and key, and a route that lets tests be short."""
+    """The documented configuration with this URL and key, and a route with short intervals."""
     section = PAGE.read_text().partition("\n## Alertmanager\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     assert block.count("https://…/alerts") == block.count("/etc/alertmanager/incident-api.key") == 1
@@ -50,27 +51,25 @@ def configuration(url: str, key_file: Path) -> str:
 
 
 class Alertmanager:
-    """An Alertmanager that runs."""
+    """A running Alertmanager."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def ready(self) -> bool:
-        """Whether it takes alerts."""
-        try:
-            return self._client.get("/-/ready").is_success
-        except httpx.TransportError:
-            return False
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self._client.base_url.netloc.decode()
 
     def post(self, *alerts: dict[str, object]) -> None:
-        """Report alerts to it, as Prometheus does."""
+        """Post alerts as Prometheus does."""
         self._client.post("/api/v2/alerts", json=list(alerts)).raise_for_status()
 
 
 def alert(
     group: str, name: str, starts: datetime, ends: datetime | None = None, summary: str = "Самокат не отвечает"
 ) -> dict[str, object]:
-    """An alert as Prometheus reports it: one that fires ends in a while, unless it is reported again."""
+    """An alert in Prometheus's format, in which a firing alert has a future end."""
     return {
         "labels": {"alertname": "ScooterOffline", "group": group, "instance": name},
         "annotations": {"summary": summary},
@@ -82,29 +81,88 @@ def alert(
 
 @contextmanager
 def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
-    """An Alertmanager that sends to this URL with this access key, on a free port of this machine."""
+    """Run an Alertmanager that sends to this URL with this access key."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(key + "\n")
         (folder / "alertmanager.yml").write_text(configuration(url, folder / "key"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
         command = [
             PROGRAM,
             f"--config.file={folder / 'alertmanager.yml'}",
             f"--storage.path={folder / 'data'}",
-            f"--web.listen-address={address}",
-            "--cluster.listen-address=",  # no port for other Alertmanagers
+            "--cluster.listen-address=",  # no cluster port
         ]
-        with (
-            (folder / "log").open("wb") as log,
-            httpx.Client(base_url=f"http://{address}", trust_env=False) as client,
-            subprocess.Popen(command, stdout=log, stderr=log) as process,
-        ):
+        with started(command, folder / "log") as client:
+            yield Alertmanager(client)
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def reports(self) -> int:
+        """How many alerts it has sent, repetitions included. Resolved alerts are repeated, too."""
+        metrics = self._client.get("/metrics").text
+        return sum(map(int, re.findall(r"^prometheus_notifications_sent_total\{.*\} (\d+)$", metrics, re.MULTILINE)))
+
+
+@contextmanager
+def prometheus(folder: Path, replica: str, exporter: str, group: str, alertmanager: str) -> Iterator[Prometheus]:
+    """Run a Prometheus whose alert fires while the exporter's `scooter_offline` is 1, with its data in this folder."""
+    rule = {
+        "alert": "ScooterOffline",
+        "expr": "last_over_time(scooter_offline[1m]) == 1",  # a failed scrape does not end the alert
+        "labels": {"group": group},
+        "annotations": {"summary": "Самокат {{ $labels.instance }} не отвечает"},
+    }
+    every = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+    configuration = {
+        "global": {"external_labels": {"replica": replica}} | dict.fromkeys(every, "200ms"),
+        "scrape_configs": [
+            {"job_name": "scooters", "static_configs": [{"targets": [httpx.URL(exporter).netloc.decode()]}]}
+        ],
+        "rule_files": ["rules.yml"],
+        "alerting": {
+            "alert_relabel_configs": [{"regex": "replica", "action": "labeldrop"}],
+            "alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}],
+        },
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "scooters", "rules": [rule]}]}))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    command = [
+        PROMETHEUS,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        # Alertmanager considers an alert resolved if it is not sent for four times as long.
+        "--rules.alert.resend-delay=5s",
+    ]
+    with started(command, folder / "log") as client:
+        yield Prometheus(client)
+
+
+@contextmanager
+def started(command: list[str], log: Path) -> Iterator[httpx.Client]:
+    """Run a server on a free port of this machine; yield a client once it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with (
+        log.open("wb") as output,
+        httpx.Client(base_url=f"http://{address}", trust_env=False) as client,
+        subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=output, stderr=output) as process,
+    ):
+
+        def ready() -> bool:
             try:
-                alertmanager = Alertmanager(client)
-                until(lambda: process.poll() is not None or alertmanager.ready(), "Alertmanager takes alerts")
-                assert process.poll() is None, (folder / "log").read_text()
-                yield alertmanager
-            finally:
-                process.terminate()
+                return client.get("/-/ready").is_success
+            except httpx.TransportError:
+                return False
+
+        try:
+            until(lambda: process.poll() is not None or ready(), f"{command[0]} is ready")
+            assert process.poll() is None, log.read_text()
+            yield client
+        finally:
+            process.terminate()

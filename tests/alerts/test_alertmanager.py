@@ -1,15 +1,15 @@
-"""The real Alertmanager reports to `make run`, and to functions whose DynamoDB fails for a while.
-
-tests/e2e/test_aws.py has it report to the emulated AWS.
-"""
+"""Real Prometheus and Alertmanager report to `make run`, and Alertmanager to functions whose DynamoDB fails temporarily."""
 
 import itertools
 import json
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,19 +17,19 @@ import pytest
 
 from tests import anew
 from tests.alerts import real_alertmanager
-from tests.alerts.real_alertmanager import Alertmanager, alert, until
+from tests.alerts.real_alertmanager import PROMETHEUS, Alertmanager, Prometheus, alert, until
 from tests.conftest import LocalRun, http_client
 from tests.faults import Fault, Proxy
 from tests.processes import PATIENT
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication
 
 pytestmark = [real_alertmanager.needed, pytest.mark.slow]
 
 
 class Api:
-    """An API that Alertmanager reports to, and what it has been sent, by its log."""
+    """An API that Alertmanager reports to, with the log of its requests."""
 
     def __init__(self, client: httpx.Client, log: Path) -> None:
         self.client = client
@@ -39,16 +39,16 @@ class Api:
     def url(self) -> str:
         return str(self.client.base_url.join("/alerts"))
 
-    def deliveries(self, status: int = 200) -> int:
-        """How many requests of Alertmanager's have had a response with this status."""
+    def deliveries(self) -> int:
+        """The number of Alertmanager's requests with the response 200."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [(line["route"], line["status_code"]) for line in lines].count(("POST /alerts", status))
+        return [(line["route"], line["status_code"]) for line in lines].count(("POST /alerts", 200))
 
-    def wait_for_deliveries(self, status: int = 200) -> None:
-        """Wait until Alertmanager has sent everything again, with what has been reported to it until now."""
-        # The first of these may have been under way.
-        enough = self.deliveries(status) + 2
-        until(lambda: self.deliveries(status) >= enough, f"deliveries that are answered with {status}")
+    def wait_for_deliveries(self) -> None:
+        """Wait until Alertmanager has sent all alerts once more, including those posted just now."""
+        # The first delivery may have started earlier.
+        enough = self.deliveries() + 2
+        until(lambda: self.deliveries() >= enough, "two more deliveries")
 
     def incidents(self, group: str) -> list[dict[str, str]]:
         """The incidents of a group of alerts, oldest first."""
@@ -56,7 +56,7 @@ class Api:
         return [each for each in reversed(incidents) if f"group: {group}\n" in each["description"]]
 
     def histories(self, group: str) -> list[list[str]]:
-        """The statuses that each of them has had."""
+        """Each incident's statuses, oldest first."""
         paths = [f"/incidents/{each['id']}/history" for each in self.incidents(group)]
         return [[entry["status"] for entry in self.client.get(path).json()] for path in paths]
 
@@ -76,12 +76,14 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 def alertmanager(local: Api) -> Iterator[Alertmanager]:
     """An Alertmanager that reports to it."""
     with real_alertmanager.running(local.url) as alertmanager:
+        # It fires until the end, so there are always deliveries to wait for.
+        alertmanager.post(alert("repeated", "1", ago(60)))
         yield alertmanager
 
 
 @pytest.fixture
 def group() -> str:
-    """The name of a new group of alerts."""
+    """The name of a new alert group."""
     return uuid.uuid4().hex
 
 
@@ -89,9 +91,7 @@ def ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
-def test_an_alert_fires_is_repeated_resolves_and_fires_again(
-    local: Api, alertmanager: Alertmanager, group: str
-) -> None:
+def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanager: Alertmanager, group: str) -> None:
     first = ago(60)
     alertmanager.post(alert(group, "4567", first))
     local.wait_for_histories(group, ["open"])
@@ -120,7 +120,7 @@ def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager
     earlier, later = ago(63), ago(60)
     alertmanager.post(alert(group, "1", later))
     local.wait_for_histories(group, ["open"])
-    # From here on Alertmanager names the earlier start.
+    # From now on, Alertmanager sends the earlier start.
     alertmanager.post(alert(group, "1", earlier))
     local.wait_for_deliveries()
     assert local.histories(group) == [["open"]]
@@ -128,20 +128,6 @@ def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager
     local.wait_for_histories(group, ["open", "resolved"])
     alertmanager.post(alert(group, "1", ago(0)))
     local.wait_for_histories(group, ["open", "resolved"], ["open"])
-
-
-def test_an_end_sent_as_the_start_resolves_the_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
-    """What Alertmanager sends of an alert that is posted twice before a flush: the second time, without a start."""
-    alertmanager.post(alert(group, "1", ago(60)))
-    local.wait_for_histories(group, ["open"])
-    local.wait_for_deliveries()
-    for ends in (ago(2), ago(1)):
-        ended = alert(group, "1", ago(60), ends=ends)
-        del ended["startsAt"]
-        alertmanager.post(ended)
-    local.wait_for_histories(group, ["open", "resolved"])
-    local.wait_for_deliveries()
-    assert local.histories(group) == [["open", "resolved"]]
 
 
 def test_alerts_sent_while_dynamodb_fails_are_stored_later(
@@ -160,6 +146,43 @@ def test_alerts_sent_while_dynamodb_fails_are_stored_later(
         proxy.script = itertools.repeat(Fault("failed", status=500, code="InternalServerError"))
         alertmanager.post(alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
         asked = proxy.asked
-        until(lambda: proxy.asked >= asked + 3, "deliveries that are answered with 503")
+        until(lambda: proxy.asked >= asked + 3, "deliveries with the response 503")
         proxy.script = iter(())
         api.wait_for_histories(group, ["open", "resolved"], ["open"])
+
+
+@pytest.mark.skipif(not shutil.which(PROMETHEUS), reason=f"{PROMETHEUS} is not installed")
+def test_two_prometheus_report_one_incident_though_one_restarts(
+    local: Api, alertmanager: Alertmanager, group: str, serve: Callable[["WSGIApplication"], str], tmp_path: Path
+) -> None:
+    offline = Event()
+
+    def metrics(_: object, start_response: "StartResponse") -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4")])
+        return [f"scooter_offline {offline.is_set():d}\n".encode()]
+
+    exporter = serve(metrics)
+
+    def replica(name: str) -> AbstractContextManager[Prometheus]:
+        return real_alertmanager.prometheus(tmp_path / name, name, exporter, group, alertmanager.address)
+
+    with replica("a") as a:
+        with replica("b") as b:
+            offline.set()
+            wait_for_reports(a, b)
+            local.wait_for_histories(group, ["open"])
+        with replica("b") as b:
+            wait_for_reports(a, b)
+            local.wait_for_deliveries()
+            assert local.histories(group) == [["open"]]
+            offline.clear()
+            local.wait_for_histories(group, ["open", "resolved"])
+            wait_for_reports(a, b)
+            offline.set()
+            local.wait_for_histories(group, ["open", "resolved"], ["open"])
+
+
+def wait_for_reports(*replicas: Prometheus) -> None:
+    """Wait until each has sent the alert again."""
+    before = [each.reports() for each in replicas]
+    until(lambda: all(each.reports() > number for each, number in zip(replicas, before, strict=True)), "reports")

@@ -3,6 +3,7 @@
 `python -m tests.benchmarks.dynamodb bundle.pem` writes a bundle of certificates, botocore's own and this server's, prints the
 server's address, and answers until it is ended. Whatever form its items have, each program gets back its own: the one that it
 last put in its table, under other ids. A table named for it has open incidents alone; in another, each has the next status.
+What is written in transactions, as alerts are, is kept, whatever its conditions.
 """
 
 import json
@@ -67,6 +68,8 @@ class _Connection(BaseHTTPRequestHandler):
     wbufsize = -1  # the head and the body in one packet
     disable_nagle_algorithm = True
     stored: ClassVar[dict[str, str]] = {}
+    written: ClassVar[dict[str, str]] = {}
+    """The items that transactions have written, by id."""
 
     def do_POST(self) -> None:
         operation = self.headers["X-Amz-Target"].rpartition(".")[2]
@@ -82,6 +85,22 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self, operation: str, body: bytes) -> Mapping[str, object]:
         request = json.loads(body)
+        if operation == "TransactWriteItems":
+            for write in request["TransactItems"]:
+                if item := write.get("Put", {}).get("Item"):
+                    self.written[item["id"]["S"]] = json.dumps(item)
+                else:
+                    key, values = write["Update"]["Key"], write["Update"]["ExpressionAttributeValues"]
+                    # Either what is remembered of an alert, or its incident's resolve.
+                    new = json.dumps(key | {"episode": values[":episode"]}) if ":episode" in values else None
+                    old = self.written.get(key["id"]["S"], "")
+                    self.written[key["id"]["S"]] = new or old.replace('"open', '"resolved')
+            return {}
+        if operation == "BatchGetItem":
+            ((table, asked),) = request["RequestItems"].items()
+            found = [self.written[key["id"]["S"]] for key in asked["Keys"] if key["id"]["S"] in self.written]
+            items = [_projected(json.loads(item), asked) for item in found]
+            return {"Responses": {table: items}, "UnprocessedKeys": {}}
         table = request["TableName"].removesuffix(ALL_OPEN)
         if operation == "PutItem":
             self.stored[table] = json.dumps(request["Item"], ensure_ascii=False)

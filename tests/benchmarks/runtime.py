@@ -20,6 +20,10 @@ class Context:
     memory_limit_in_mb = 512
     aws_request_id = "b3a1b2c4-5d6e-4f70-8a9b-0c1d2e3f4a5b"
 
+    @staticmethod
+    def get_remaining_time_in_millis() -> int:
+        return 25_000
+
 
 if __name__ == "__main__":
     del sys.path[0]  # this file's own folder, which Lambda does not have

@@ -7,6 +7,7 @@ README.md has for it, after the sign ≤.
 """
 
 import json
+import math
 import os
 import platform
 import re
@@ -59,7 +60,7 @@ class Operation(NamedTuple):
     function: str
     route: str
     query: str = ""
-    body: Mapping[str, str] | None = None
+    body: Mapping[str, object] | None = None
     incidents: int = 0
     """How many are listed."""
     table: str = ""
@@ -109,12 +110,33 @@ OPERATIONS = (
 )
 
 
+ALERTS = 2_000
+
+
+def alerts(status: str, group: str) -> Operation:
+    """A notification of Alertmanager's with 2,000 alerts of a group."""
+    told = [
+        {
+            "status": status,
+            "fingerprint": f"{group}-{number}",
+            "startsAt": "2026-11-24T02:17:50.912Z",
+            "endsAt": "2026-11-24T03:17:50.912Z",
+            "labels": {"alertname": "ScooterOffline", "instance": f"scooter-{number}:9100", "severity": "critical"},
+            "annotations": {"summary": f"Самокат #{number} не отвечает", "description": "Нет телеметрии 5 минут"},
+            "generatorURL": "http://prometheus.example/graph?g0.expr=up%3D%3D0",
+        }
+        for number in range(ALERTS)
+    ]
+    return Operation("receive alerts", "ReceiveAlerts", "POST /alerts", body={"alerts": told})
+
+
 def package(program: str, operation: Operation) -> tuple[list[Path], str]:
     """What `sam build` made for the operation: its folders, as they lie on its path, and its handler."""
     if program != OURS:
         return [BUILDS / "peers" / FOLDERS[program]], "app.handler"
     function, build = f"{operation.function}Function", BUILDS / "functions"
-    return [build / function, build / "DependenciesLayer/python"], template.load().functions()[function].Handler
+    handler = template.load().functions(Alerts="enabled")[function].Handler
+    return [build / function, build / "DependenciesLayer/python"], handler
 
 
 def megabytes(folders: list[Path]) -> tuple[float, float]:
@@ -187,25 +209,47 @@ Figures = dict[str, dict[str, list[float]]]
 
 def measure(rounds: int) -> Figures:
     figures: Figures = defaultdict(lambda: defaultdict(list))
-    with stub() as (dynamodb, certificates):
+    with stub() as stubbed:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             turn = PROGRAMS[number % 3 :] + PROGRAMS[: number % 3]
             for operation in OPERATIONS:
                 for program in turn if operation.function != "Authorize" else [OURS]:
-                    with start(program, operation, dynamodb, certificates) as process:
-                        _, cold = call(process, operation, 1)
-                        if operation not in WARM_ALONE:
-                            figures[f"cold start, {operation.name}, CPU ms"][program].append(1e3 * cold)
-                        if operation == CREATE:
-                            figures["peak memory, create, MB"][program].append(peak_memory(process))
-                        call(process, operation, CALLS)
-                        warm, _ = call(process, operation, CALLS)
-                        figures[f"warm {operation.name}, CPU µs"][program].append(1e6 * warm / CALLS)
+                    with start(program, operation, *stubbed) as process:
+                        measure_operation(process, operation, program, figures)
+            for program in PROGRAMS:
+                first = figures["cold start, create, CPU ms"][program][-1]
+                if program == OURS:  # the others have no authorizer
+                    first += figures["cold start, authorize, CPU ms"][OURS][-1]
+                figures["cold start, first request, CPU ms"][program].append(first)
+            with start(OURS, alerts("firing", "warm"), *stubbed) as process:
+                measure_alerts(process, figures)
     for program in PROGRAMS:
         for name, size in zip(("zipped", "unzipped"), megabytes(package(program, CREATE)[0]), strict=True):
             figures[f"package, {name}, MB"][program].append(size)
     return figures
+
+
+def measure_operation(process: "Popen[str]", operation: Operation, program: str, figures: Figures) -> None:
+    _, cold = call(process, operation, 1)
+    if operation not in WARM_ALONE:
+        figures[f"cold start, {operation.name}, CPU ms"][program].append(1e3 * cold)
+    if operation == CREATE:
+        figures["peak memory, create, MB"][program].append(peak_memory(process))
+    call(process, operation, CALLS)
+    warm, _ = call(process, operation, CALLS)
+    figures[f"warm {operation.name}, CPU µs"][program].append(1e6 * warm / CALLS)
+
+
+def measure_alerts(process: "Popen[str]", figures: Figures) -> None:
+    call(process, alerts("firing", "warm"), 1)
+    for what, status in (("new", "firing"), ("repeated", "firing"), ("resolved", "resolved")):
+        seconds, _ = call(process, alerts(status, "group"), 1)
+        row = figures[f"warm {ALERTS:,} alerts, {what}, CPU ms"]
+        row[OURS].append(1e3 * seconds)
+        for peer in (FASTAPI, BARE):  # as many creates
+            row[peer].append(figures["warm create, CPU µs"][peer][-1] * ALERTS / 1e3)
+    figures["peak memory, alerts, MB"][OURS].append(peak_memory(process))
 
 
 def bounds() -> dict[str, list[float | None]]:
@@ -215,6 +259,32 @@ def bounds() -> dict[str, list[float | None]]:
     return {
         name: [float(each[1]) if each else None for each in limits] for name, limits in found.items() if any(limits)
     }
+
+
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+FULL_PROCESSOR = 1769
+"""MB. With less memory, a function has as much less of a processor."""
+PRICE = 0.0000133334
+"""US dollars for a GB-second on arm64 in us-east-1."""
+WAIT = 4
+"""Milliseconds in which a create waits for DynamoDB."""
+
+
+def memory_table(ours: Mapping[str, float]) -> str:
+    """What the memory of the functions brings and costs, by these CPU times."""
+    first, create = ours["cold start, first request, CPU ms"], ours["warm create, CPU µs"] / 1e3
+    many = ours[f"warm {ALERTS:,} alerts, new, CPU ms"]
+    lines = [
+        "| memory, MB | processor | first request, s | warm create, ms | 2,000 new alerts, s | a million creates, $ |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for memory in (128, 256, 512, 1024, FULL_PROCESSOR):
+        share = memory / FULL_PROCESSOR
+        billed = math.ceil(create / share + WAIT)
+        cells = (f"{first / share / 1e3:.2f}", f"{create / share + WAIT:.1f}", f"{many / share / 1e3:.1f}")
+        cost = billed / 1e3 * memory / 1024 * PRICE * 1e6
+        lines.append(f"| {memory:,} | {share:.2f} | {' | '.join(cells)} | {cost:.2f} |")
+    return "\n".join(["", *lines])
 
 
 def main() -> None:
@@ -235,6 +305,7 @@ def main() -> None:
                 if limit and value > limit:
                     above.append(f"{name}: {value:.2f} of {peer}; at most {limit:.2f} is published")
         print(f"| {name} | {' | '.join(cells + [''] * (5 - len(cells)))} |")
+    print(memory_table({name: median(values[OURS]) for name, values in figures.items()}))
     if missing := published.keys() - figures.keys():
         sys.exit(f"README.md has bounds for what is not measured: {', '.join(missing)}")
     if options.check and above:

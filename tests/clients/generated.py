@@ -1,4 +1,4 @@
-"""A client generated from infra/openapi.json at work: `python generated.py URL`, on an API without incidents."""
+"""Uses a client generated from infra/openapi.json: `python generated.py URL`, on an API without incidents."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ def create(client: Client, number: int) -> Incident:
 
 
 def pages(client: Client) -> list[list[str]]:
-    """The ids on each page of the open incidents, two to a page."""
+    """The ids of the open incidents, page by page, two to a page."""
     found = []
     cursor: dict[str, str] = {}
     while True:

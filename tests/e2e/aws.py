@@ -1,4 +1,4 @@
-"""An emulated AWS, the stack that the SAM CLI deploys to it, and clients with access keys."""
+"""An emulated AWS, stacks that the SAM CLI deploys to it, and clients with access keys."""
 
 import json
 import os
@@ -27,26 +27,26 @@ ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
 ACCOUNT = "000000000000"
 OPERATOR = "operator"
-"""The name of the caller that every client is unless it has another access key."""
+"""The caller's name of the clients' default access key."""
+TELEGRAM_HEADER = "X-Telegram-Bot-Api-Secret-Token"
 SAM = ["sam"] if shutil.which("sam") else [str(ROOT / ".venv-sam/bin/python"), "-m", "samcli"]
-
 
 Answer = tuple[int, JsonValue]
 UNAUTHORIZED: Answer = (401, {"message": "Unauthorized"})
-"""The gateway's, without asking the authorizer."""
+"""The gateway's response without asking the authorizer."""
 FORBIDDEN: Answer = (403, {"message": "Forbidden"})
-"""The gateway's, after the authorizer refused."""
+"""The gateway's response after the authorizer's refusal."""
 
 
-def answer(client: httpx.Client, route: str, **headers: str) -> Answer:
-    """The status and the body of the response to a request of this route."""
+def answer(client: httpx.Client, route: str) -> Answer:
+    """The status and body of the response to a request of this route."""
     method, path = route.replace("{id}", "9999").replace("{proxy+}", "x/y").split()
-    response = client.request(method, path, json={} if method != "GET" else None, headers=headers)
+    response = client.request(method, path, json={} if method != "GET" else None)
     return response.status_code, response.json() if response.content else None
 
 
 class To(httpx.HTTPTransport):
-    """Sends every request to one server, whatever host it is for, as curl's `--connect-to` does."""
+    """Sends every request to one server, whatever its host, like curl's `--connect-to`."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__()
@@ -75,36 +75,19 @@ class _Authorizer(BaseModel):
 
 
 class _ApiBody(BaseModel):
-    """The OpenAPI document that SAM makes of the routes and their authorizers."""
+    """The OpenAPI document into which SAM puts the API's routes and authorizers."""
 
     paths: dict[str, dict[str, _Method]]
     authorizers: dict[str, _Authorizer] = Field(validation_alias=AliasPath("components", "securitySchemes"))
 
 
-class Resource(BaseModel):
-    """A resource of a template that CloudFormation has processed."""
-
-    Type: str
-    Properties: dict[str, JsonValue]
-
-
-class Processed(BaseModel):
-    """A template, its macros run."""
-
-    Resources: dict[str, Resource]
-
-    def of(self, type: str) -> dict[str, dict[str, JsonValue]]:
-        """The properties of every resource of this type, by the resource's name."""
-        return {name: each.Properties for name, each in self.Resources.items() if each.Type == type}
-
-
 def _decided(value: JsonValue, conditions: dict[str, bool]) -> JsonValue:
-    """A part of a template without `Fn::If`, and without the resources whose condition is false."""
+    """The value without `Fn::If` and `AWS::NoValue`."""
     match value:
         case {"Fn::If": [str(condition), then, otherwise]}:
             return _decided(then if conditions[condition] else otherwise, conditions)
         case dict():
-            decided = {name: _decided(each, conditions) for name, each in value.items() if _exists(each, conditions)}
+            decided = {name: _decided(each, conditions) for name, each in value.items()}
             return {name: each for name, each in decided.items() if each != {"Ref": "AWS::NoValue"}}
         case list():
             return [_decided(each, conditions) for each in value]
@@ -112,14 +95,9 @@ def _decided(value: JsonValue, conditions: dict[str, bool]) -> JsonValue:
             return value
 
 
-def _exists(resource: JsonValue, conditions: dict[str, bool]) -> bool:
-    condition = resource.get("Condition") if isinstance(resource, dict) else None
-    return conditions[condition] if isinstance(condition, str) else True
-
-
 @dataclass
 class Aws:
-    """The emulated AWS, with a stack."""
+    """A stack on the emulated AWS."""
 
     endpoint: str
     folder: Path
@@ -128,15 +106,14 @@ class Aws:
     def __post_init__(self) -> None:
         self.cloudformation = boto3.client("cloudformation", endpoint_url=self.endpoint)
         self.dynamodb = boto3.client("dynamodb", endpoint_url=self.endpoint)
-        self.iam = boto3.client("iam", endpoint_url=self.endpoint)
 
     def _sam(self, *arguments: str, folder: Path = ROOT) -> None:
         environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "SAM_CLI_TELEMETRY": "0"}
         subprocess.run([*SAM, *arguments], cwd=folder, env=environment, check=True)
 
     def deploy(self, source: Path = ROOT, /, **parameters: str) -> None:
-        """Build the stack from this folder and deploy it; a parameter that is not named keeps its value."""
-        parameters |= {"Architecture": ARCHITECTURE}  # they run on this machine
+        """Build and deploy this folder; other parameters keep their values."""
+        parameters |= {"Architecture": ARCHITECTURE}  # the functions run on this machine
         overrides = ["--parameter-overrides", *(f'{name}="{value}"' for name, value in parameters.items())]
         build = self.folder / "build"
         self._sam("build", "--build-dir", str(build), *overrides, folder=source)
@@ -146,68 +123,50 @@ class Aws:
         self._add_routes()
 
     def set_parameters(self, **values: str) -> None:
-        """Change parameters of the stack, from here on without its alarms.
+        """Change the stack's parameters and remove its nested stack.
 
-        On AWS `sam deploy` does it. With this emulator, `sam deploy` finds nothing to change where only a condition's result
-        does, and a nested stack whose parameters change cannot be updated.
+        On AWS, `sam deploy` is enough. On this emulator it overlooks a change that only affects a condition, and cannot
+        update a nested stack whose parameters change.
         """
-        self._update(self._without_monitoring(), values)
-
-    def remove(self) -> None:
-        """Delete the stack."""
-        # The SAM CLI begins with what it uploaded, and takes the emulator's address of the nested template for no S3
-        # address: the nested stack goes first.
-        if "Monitoring" in self._template()["Resources"]:
-            self._update(self._without_monitoring(), {})
-        self._sam("delete", "--stack-name", self.stack, "--region", REGION, "--no-prompts")
-
-    def _template(self) -> dict[str, dict[str, JsonValue]]:
         original = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Original")["TemplateBody"]
-        template: dict[str, dict[str, JsonValue]] = yaml.safe_load(str(original))
-        return template
-
-    def _without_monitoring(self) -> dict[str, dict[str, JsonValue]]:
-        template = self._template()
+        declared: dict[str, dict[str, JsonValue]] = yaml.safe_load(str(original))
         for name in ("Monitoring", "AlarmsToTelegram", "AlarmsToTelegramPermission"):
-            template["Resources"].pop(name, None)
+            declared["Resources"].pop(name, None)
         for name in ("Dashboard", "AlarmTopicArn"):
-            template["Outputs"].pop(name, None)
-        return template
-
-    def _update(self, template: dict[str, dict[str, JsonValue]], changed: dict[str, str]) -> None:
+            declared["Outputs"].pop(name, None)
         self.cloudformation.update_stack(
             StackName=self.stack,
-            TemplateBody=yaml.safe_dump(template),
+            TemplateBody=yaml.safe_dump(declared),
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
             Parameters=[
-                {"ParameterKey": name, "ParameterValue": changed[name]}
-                if name in changed
+                {"ParameterKey": name, "ParameterValue": values[name]}
+                if name in values
                 else {"ParameterKey": name, "UsePreviousValue": True}
-                for name in template["Parameters"]
+                for name in declared["Parameters"]
             ],
         )
         self.cloudformation.get_waiter("stack_update_complete").wait(StackName=self.stack, WaiterConfig={"Delay": 1})
 
-    def processed(self) -> Processed:
-        """The deployed template, its conditions decided by the stack's parameters."""
-        deployed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")
-        declared = template.load()
-        conditions = {name: declared.holds(name, **self.parameters) for name in declared.Conditions}
-        return Processed.model_validate(_decided(cast("JsonValue", deployed["TemplateBody"]), conditions))
+    def remove(self) -> None:
+        """Delete the stack."""
+        # Its nested stack goes first: the SAM CLI does not recognize the emulator's URL of that template as one of S3.
+        resources = self.cloudformation.describe_stack_resources(StackName=self.stack)["StackResources"]
+        if "Monitoring" in {each["LogicalResourceId"] for each in resources}:
+            self.set_parameters()
+        self._sam("delete", "--stack-name", self.stack, "--region", REGION, "--no-prompts")
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The values of the stack's parameters."""
         (stack,) = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"]
         return {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
 
     def output(self, name: str) -> str:
-        """An output of the stack."""
+        """An output of the stack. Raises `StopIteration`."""
         (stack,) = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"]
         return next(output["OutputValue"] for output in stack["Outputs"] if output["OutputKey"] == name)
 
     def resource(self, name: str) -> str:
-        """What a resource of the stack is called in AWS."""
+        """The physical id of a resource."""
         found = self.cloudformation.describe_stack_resource(StackName=self.stack, LogicalResourceId=name)
         return found["StackResourceDetail"]["PhysicalResourceId"]
 
@@ -217,47 +176,55 @@ class Aws:
 
     @property
     def address(self) -> str:
-        """The URL at which the emulator answers for the API to a client that resolves no names of AWS."""
+        """The API's URL on the emulator, for clients that cannot redirect AWS's host names."""
         return f"{self.endpoint}/_aws/execute-api/{self.resource('IncidentApi')}"
 
-    def make(self, *arguments: str, typed: str = "") -> str:
-        """Run make with the administrator's credentials; return what it printed."""
-        command = ["make", "--silent", *arguments, f"STACK={self.stack}"]
-        # The region as the page on deploying names it: botocore alone reads another variable.
-        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": REGION}
-        environment.pop("AWS_DEFAULT_REGION")
-        ran = subprocess.run(
-            command, cwd=ROOT, env=environment, input=typed, stdout=subprocess.PIPE, text=True, check=True
+    def run_make(self, *arguments: str, typed: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run make with the administrator's credentials."""
+        environment = os.environ | {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": REGION} | environment
+        environment.pop("AWS_DEFAULT_REGION")  # which the documentation does not mention
+        return subprocess.run(
+            ["make", "--silent", f"STACK={self.stack}", *arguments],
+            cwd=ROOT,
+            env=environment,
+            input=typed,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+
+    def make(self, *arguments: str, typed: str = "") -> str:
+        """Run make, which must succeed; return its output."""
+        ran = self.run_make(*arguments, typed=typed)
+        assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
     def make_key(self, name: str, role: str, source: str = "") -> str:
         """A new access key."""
         key, end, rest = self.make("key", f"NAME={name}", f"ROLE={role}", f"SOURCE={source}").partition("\n")
-        assert (end, rest) == ("\n", ""), "more than the key on the standard output"
+        assert (end, rest) == ("\n", ""), "standard output has more than the key"
         return key
 
     @cached_property
     def operators_key(self) -> str:
-        """The access key of `OPERATOR`, whose role is operator."""
         return self.make_key(OPERATOR, "operator")
 
     def client(self, key: str | None = None) -> httpx.Client:
-        """A client of the API at the URL that the stack says, with this access key, or with an operator's."""
+        """A client of the stack's `ApiUrl` with this access key, by default an operator's."""
         return self.anonymous_client({"Authorization": f"Bearer {key or self.operators_key}"})
 
     def anonymous_client(self, headers: dict[str, str] | None = None) -> httpx.Client:
-        """A client of the API with these headers, and no access key but one that they contain."""
+        """A client of the stack's `ApiUrl` with these headers only."""
         transport = To(self.endpoint)
         return httpx.Client(base_url=self.output("ApiUrl"), headers=headers, transport=transport, timeout=30)
 
     def _add_routes(self) -> None:
-        # The emulator does not read the document that holds the routes of an API.
+        # The emulator does not read an API's routes from its document.
         gateway = boto3.client("apigatewayv2", endpoint_url=self.endpoint)
         api = self.resource("IncidentApi")
         if gateway.get_routes(ApiId=api)["Items"]:
             return
-        body = _ApiBody.model_validate(self.processed().Resources["IncidentApi"].Properties["Body"])
+        body = self._api_body()
         authorizers = {
             name: gateway.create_authorizer(
                 ApiId=api,
@@ -286,14 +253,22 @@ class Aws:
                     Target=f"integrations/{integration['IntegrationId']}",
                 )
 
+    def _api_body(self) -> _ApiBody:
+        """The deployed API's document, its conditions evaluated for the stack's parameters."""
+        processed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")["TemplateBody"]
+        declared, parameters = template.load(), self.parameters
+        conditions = {name: declared.holds(name, **parameters) for name in declared.Conditions}
+        api = cast("dict[str, dict[str, dict[str, dict[str, JsonValue]]]]", processed)["Resources"]["IncidentApi"]
+        return _ApiBody.model_validate(_decided(api["Properties"]["Body"], conditions))
+
     def _function_arn(self, uri: JsonValue) -> str:
-        """The function that a URI of the template names."""
+        """The ARN of the function in a URI of the template."""
         (function,) = re.findall(r"(\w+Function)\b", json.dumps(uri))
         return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.resource(function)}"
 
 
 def _replace_metric_math(path: Path) -> None:
-    """Let alarms on several metrics watch one, since the emulator refuses the others."""
+    """Make alarms on several metrics watch one, because the emulator refuses the others."""
     monitoring = template.read(path)
     for resource in cast("dict[str, dict[str, dict[str, JsonValue]]]", monitoring["Resources"]).values():
         if resource.get("Properties", {}).pop("Metrics", None):
@@ -314,18 +289,18 @@ def free_port() -> int:
 
 @contextmanager
 def emulated() -> Iterator[Aws]:
-    """AWS on a free port of this machine, with the stack deployed; gone without a trace in the end."""
+    """Run AWS on a free port and deploy the stack."""
     with TemporaryDirectory() as folder:
         port = free_port()
         environment = {
             "AUTH": "true",
-            # The administrator's credentials are those that the tests have.
+            # The tests' credentials are the administrator's.
             "AWS_ACCESS_KEY_ID": os.environ["AWS_ACCESS_KEY_ID"],
             "AWS_SECRET_ACCESS_KEY": os.environ["AWS_SECRET_ACCESS_KEY"],
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
             "IOT_MTLS_ENABLED": "false",
-            # The API answers under the very name that AWS would give it.
+            # The API has the same host name as on AWS.
             "MINISTACK_HOST": f"{REGION}.amazonaws.com",
             "PATH": os.environ["PATH"],
             "SERVICES": "acm,apigateway,cloudformation,cloudwatch,dynamodb,dynamodbstreams,iam,kms,lambda,logs,s3,scheduler,sns,sqs,ssm,sts",

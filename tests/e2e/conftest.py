@@ -1,12 +1,13 @@
-"""The stacks on the emulated AWS: the default one, and one with every integration that goes on with its table."""
+"""Two stacks on the emulated AWS: the default one, and one with every integration that shares its table."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from tests.conftest import EVERYTHING
-from tests.e2e.aws import Aws
+from tests.e2e.aws import TELEGRAM_HEADER, Aws
 from tests.telegram.fake_telegram import TOKEN, RealClock, Telegram
 
 
@@ -19,7 +20,7 @@ def deployed(deployment: object) -> Aws:
 
 @pytest.fixture(scope="session")
 def bot_api() -> Iterator[tuple[Telegram, str]]:
-    """Telegram, and its address."""
+    """Telegram and its address."""
     telegram = Telegram(RealClock())
     with telegram.listening() as address:
         yield telegram, address
@@ -33,3 +34,10 @@ def integrated(deployed: Aws, bot_api: tuple[Telegram, str]) -> Aws:
     stack.deploy(Table=deployed.table, **parameters)
     stack.make("telegram-token", typed=TOKEN)
     return stack
+
+
+@pytest.fixture
+def webhook(integrated: Aws) -> Iterator[httpx.Client]:
+    """Telegram as a client of the webhook."""
+    with integrated.anonymous_client({TELEGRAM_HEADER: integrated.make_key("telegram", "telegram")}) as client:
+        yield client

@@ -38,39 +38,39 @@ class SamLocal:
     dynamodb: "DynamoDBClient"
     process: subprocess.Popen[bytes]
     found: set[str]
-    """The containers that were there before."""
+    """The containers of earlier programs."""
     table = template.TABLE
 
     def client(self) -> httpx.Client:
-        """A client of the API; a request that starts a container takes its time."""
+        """A client of the API, with time for a request that starts a container."""
         return httpx.Client(base_url=self.address, timeout=60)
 
     def invoke(self, function: str, event: dict[str, object], **parameters: str) -> None:
-        """Run a function once, with this event. This machine is host.docker.internal to it."""
+        """Run a function once with this event. It reaches this machine as host.docker.internal."""
         database = self.dynamodb.meta.endpoint_url.rpartition(":")[2]
         parameters |= {"DynamoDBEndpoint": f"http://host.docker.internal:{database}", "Architecture": ARCHITECTURE}
         overrides = [f'{name}="{value}"' for name, value in parameters.items()]
         command = [*SAM, "local", "invoke", function, "--event", "-", "--add-host", "host.docker.internal:host-gateway"]
-        # For the SAM CLI, the values in its environment override those in the template.
+        # The SAM CLI's own environment overrides the template's variables.
         declared = template.load().environment(**parameters)
         environment = {name: value for name, value in os.environ.items() if name not in declared}
         command += ["--parameter-overrides", *overrides]
         subprocess.run(command, cwd=ROOT, env=environment, input=json.dumps(event), text=True, check=True)
 
     def stop(self) -> int:
-        """Stop it as `kill` does, and return its exit status."""
+        """Terminate the program and return its exit status."""
         self.process.terminate()
         return self.process.wait()
 
 
 def containers() -> set[str]:
-    """The containers that the SAM CLI has started on this machine."""
+    """The ids of all containers that the SAM CLI has started."""
     return set(subprocess.run(CONTAINERS, capture_output=True, text=True, check=True).stdout.split())
 
 
 @contextmanager
 def running() -> Iterator[SamLocal]:
-    """The API on a free port of this machine."""
+    """Run the API on a free port."""
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers")
     found = containers()
@@ -83,11 +83,11 @@ def running() -> Iterator[SamLocal]:
             environment = os.environ | {"TELEGRAM_TOKEN": TOKEN}
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=environment)
         try:
-            # The build comes first: the attempts come ever later, the last one after two minutes.
+            # The build comes first. The pauses between the attempts grow to two minutes.
             with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as client:
                 client.get(f"http://127.0.0.1:{port}/incidents", timeout=60)
             (database,) = re.findall(r"DynamoDB answers on (\S+)", log.read_text())
-            # At an address of Docker's bridge, which no proxy reaches.
+            # Docker's bridge cannot be reached through a proxy.
             dynamodb = boto3.client("dynamodb", endpoint_url=database, config=Config(proxies={}))
             yield SamLocal(f"http://127.0.0.1:{port}", dynamodb, process, found)
         finally:

@@ -1,4 +1,4 @@
-"""What is the SAM CLI's local run alone. The behaviour tests run on it besides, with `--on sam-local`."""
+"""Functions and containers under the SAM CLI. With `--on sam-local`, the behaviour tests run there, too."""
 
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ def local(deployment: object) -> SamLocal:
     return deployment
 
 
-def test_notify_telegram_takes_a_record_of_the_stream(local: SamLocal) -> None:
+def test_notify_telegram_processes_a_stream_record(local: SamLocal) -> None:
     telegram = Telegram(RealClock())
     address = urlsplit(local.dynamodb.meta.endpoint_url)
     with local.client() as api, telegram.listening(str(address.hostname)) as listening:
@@ -40,7 +40,7 @@ def test_notify_telegram_takes_a_record_of_the_stream(local: SamLocal) -> None:
     assert text.startswith("From a container\n\nStatus: open")
 
 
-def test_it_stops_with_every_container_that_it_started(local: SamLocal) -> None:
+def test_stopping_removes_the_containers(local: SamLocal) -> None:
     with local.client() as api:
         incident = report(api)
         assert api.get(f"/incidents/{incident['id']}").json() == incident

@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -124,7 +124,23 @@ def test_a_full_disk_refuses_writes_and_serves_reads(run_local: RunLocal) -> Non
     resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     kept.append(report(local.client))
     local.stop(signal.SIGKILL)
+    with file_size_limit(1):
+        local = run_local()
+    assert every_incident(local.client) == kept[::-1]
+    assert report_once(local.client).status_code == 503
+    local.stop(signal.SIGTERM)
     assert every_incident(run_local().client) == kept[::-1]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit the files of the programs that are started meanwhile, in bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_requests_are_logged_without_their_bodies(run_local: RunLocal) -> None:
@@ -213,6 +229,7 @@ def start(*arguments: str) -> str:
         (["--data", ""], "The data folder needs a name"),
         (["--data", "LICENSE/folder"], "The data folder LICENSE/folder cannot be written: Not a directory."),
         (["--parameters", "StatusShards"], "The parameter StatusShards cannot be ''. It is a number."),
+        (["--parameters", "BudgetUSD=5"], "BudgetUSD needs AlarmEmail."),
         (["--parameters", "LogDays='3"], "The parameters cannot be read (No closing quotation): LogDays='3"),
     ],
 )

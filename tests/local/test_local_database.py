@@ -1,7 +1,11 @@
 """The local run's database over HTTP, compared with moto's DynamoDB."""
 
 import importlib
+import json
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra.local.database import Database
 from tests.conftest import TEMPLATE
 from tests.steps import follow, report
 
@@ -154,3 +159,17 @@ def test_a_transaction_writes_all_or_nothing(local: "DynamoDBClient") -> None:
     local.put_item(TableName=TABLE, Item=item(2, "closed#0"))
     write("attribute_exists(id)")
     assert local.scan(TableName=TABLE)["Items"] == [item(1)]
+
+
+def test_racing_writes_are_each_made(tmp_path: Path) -> None:
+    database = Database(tmp_path, TEMPLATE)
+    add_one = {"UpdateExpression": "ADD changes :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}
+    update = json.dumps({"TableName": TABLE, "Key": key(1), **add_one}).encode()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # seconds: threads take turns within a write
+    with ThreadPoolExecutor(4) as threads:
+        statuses = [status for status, _ in threads.map(database.answer, ["UpdateItem"] * 100, [update] * 100)]
+    sys.setswitchinterval(before)
+    _, answer = database.answer("GetItem", json.dumps({"TableName": TABLE, "Key": key(1)}).encode())
+    database.close()
+    assert (statuses, json.loads(answer)["Item"]["changes"]) == ([200] * 100, {"N": "100"})

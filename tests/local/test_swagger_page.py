@@ -159,7 +159,8 @@ def test_by_default_there_are_no_cors_headers(api: httpx.Client) -> None:
 
 
 def test_links_and_locations_keep_the_base_path(run_local: Callable[..., LocalRun]) -> None:
-    api = run_local("--parameters", "BasePath=v1").client
+    domain = "DomainName=api.example CertificateArn=arn:aws:acm:eu-central-1:123456789012:certificate/1"
+    api = run_local("--parameters", f"{domain} BasePath=v1").client
     assert str(api.base_url).endswith("/v1/")
     created = [api.post("/incidents/", json={"description": "x", "source": "partner"}) for _ in range(2)]
     location = created[0].headers["Location"]

@@ -1,4 +1,4 @@
-"""Incidents as AWS's own samples would keep them: boto3, json, no validation, no idempotency, no errors but a 500."""
+"""Incidents in the style of AWS's samples: boto3 and json, without validation, idempotency or error handling."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import boto3
 
 
 class Event(TypedDict):
-    """The part of HTTP API's event that is used here."""
+    """The parts of an HTTP API's event that are used here."""
 
     routeKey: str
     body: str
@@ -22,7 +22,7 @@ TABLE = os.environ["TABLE_NAME"]
 dynamodb = boto3.client("dynamodb")
 
 
-def handler(event: Event, context: object) -> dict[str, object]:  # noqa: ARG001 (Lambda gives it)
+def handler(event: Event, context: object) -> dict[str, object]:  # noqa: ARG001 (Lambda passes it)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     if event["routeKey"] == "POST /incidents":
         incident = {"id": str(uuid.uuid4()), "status": "open", "created_at": now, "updated_at": now}

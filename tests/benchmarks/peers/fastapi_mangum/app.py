@@ -1,4 +1,4 @@
-"""Incidents as a FastAPI user would write them for Lambda: one application, Mangum around it, boto3's resource below."""
+"""Incidents as a FastAPI user would write them for Lambda: one application in Mangum, on boto3's resource."""
 
 import os
 import uuid
@@ -24,7 +24,7 @@ class NewIncident(BaseModel):
 
 
 class StatusChange(BaseModel):
-    """What a client may change."""
+    """A change by a client."""
 
     status: Status
 
