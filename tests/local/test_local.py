@@ -196,6 +196,7 @@ def test_the_journal_of_an_earlier_release_is_imported(run_local: RunLocal, tmp_
         f"{journal} has been taken over into a database. It is kept, and not read again.\n",
     ]
     second, first = every_incident(local.client)
+    assert local.client.get(f"/incidents/{deleted['id']['S']}").status_code == 404
     fields = {name: value["S"] for name, value in old_item(1).items() if "S" in value and name in first}
     assert first == fields | {"version": 1}
     assert (second["status"], str(second["version"])) == ("closed", "2")
