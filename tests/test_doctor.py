@@ -142,7 +142,7 @@ STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/old/stream/2026"
 @pytest.mark.parametrize(
     ("parameters", "environment", "message"),
     [
-        ("AlarmEmail=ops@example.com LogDays=7", {}, "0"),
+        ("AlarmEmail=ops@example.com LogDays=7", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "0"),
         ("LogDays", {}, "The parameter LogDays cannot be ''."),
         ("AlarmEmail=ops", {}, "The parameter AlarmEmail cannot be 'ops'."),
         (f"Table=new TableStream={STREAM}", {}, "TableStream is not a stream of new"),

@@ -225,10 +225,7 @@ def examples(heading: str, language: str) -> list[str]:
 
 
 def healthchecks(template: str, name: str, now: str = "2026-11-27T10:00:00+00:00") -> str:
-    """A body or header as Healthchecks sends it for a check of this name; a name in Cyrillic has no slug.
-
-    Healthchecks has no template engine: it replaces these placeholders, in one pass.
-    """
+    """A body or header that Healthchecks sends. It replaces placeholders in one pass; a Cyrillic name has no slug."""
     values = {"$NAME_JSON": json.dumps(name), "$SLUG": "", "$CODE": "9d6a", "$NOW": now, "$STATUS": "down"}
     return re.sub(r"\$[A-Z_]+", lambda placeholder: values[placeholder[0]], template)
 
@@ -254,14 +251,14 @@ CONTACT_POINT = examples("**Grafana** (12", "text")[0]
 
 
 @pytest.mark.parametrize(("state", "status"), [("firing", "open"), ("resolved", "resolved")])
-def test_the_api_takes_what_grafana_sends(api: httpx.Client, state: str, status: str) -> None:
+def test_grafanas_body_creates_an_incident(api: httpx.Client, state: str, status: str) -> None:
     body = grafana(CONTACT_POINT, state)
     response = api.post("/incidents", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 201, response.text
     assert (response.json()["description"], response.json()["status"]) == (f'{state}: Касса "1"', status)
 
 
-def test_healthchecks_creates_one_incident_however_often_it_sends(api: httpx.Client) -> None:
+def test_healthchecks_retries_create_one_incident(api: httpx.Client) -> None:
     shown = SENDING.partition("**Healthchecks.**")[2].partition("**Uptime Kuma.**")[0]
     headers = {
         name: healthchecks(value, "") for name, value in re.findall(r"^ {4}([\w-]+): (.+)$", shown, re.MULTILINE)

@@ -45,8 +45,11 @@ class Server:
 
     def stop(self) -> None:
         """Accept no more connections and requests, finish those requests that have arrived, and close every connection."""
-        # In the server's own thread, which closes the trigger once it has stopped.
-        self._server.trigger.pull_trigger(self._end)
+        # In the server's own thread, which closes the trigger once it has stopped: not before the trigger has been pulled.
+        trigger = self._server.trigger
+        with trigger.lock:
+            trigger.pull_trigger()
+            trigger.thunks.append(self._end)
         self._thread.join()
 
     def _end(self) -> None:

@@ -124,7 +124,7 @@ def test_a_full_disk_refuses_writes_and_serves_reads(run_local: RunLocal) -> Non
     resource.prlimit(local.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     kept.append(report(local.client))
     local.stop(signal.SIGKILL)
-    with no_file_longer_than(1):
+    with file_size_limit(1):
         local = run_local()
     assert every_incident(local.client) == kept[::-1]
     assert report_once(local.client).status_code == 503
@@ -133,8 +133,8 @@ def test_a_full_disk_refuses_writes_and_serves_reads(run_local: RunLocal) -> Non
 
 
 @contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """The programs that are started meanwhile can make no file longer."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit the files of the programs that are started meanwhile, in bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -196,6 +196,7 @@ def test_the_journal_of_an_earlier_release_is_imported(run_local: RunLocal, tmp_
         f"{journal} has been taken over into a database. It is kept, and not read again.\n",
     ]
     second, first = every_incident(local.client)
+    assert local.client.get(f"/incidents/{deleted['id']['S']}").status_code == 404
     fields = {name: value["S"] for name, value in old_item(1).items() if "S" in value and name in first}
     assert first == fields | {"version": 1}
     assert (second["status"], str(second["version"])) == ("closed", "2")

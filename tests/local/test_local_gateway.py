@@ -5,14 +5,17 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
+from werkzeug.wrappers import Response
 
 from infra.local import gateway, template
+from infra.local.server import Server
 from tests.conftest import TEMPLATE, http_client
 
 HEAD = "{} /incidents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -90,6 +93,19 @@ def test_a_body_over_10_mb_is_a_413(api: httpx.Client, headers: dict[str, str]) 
     assert (response.status_code, response.json()) == (413, {"message": "Request Entity Too Large"})
 
 
+def test_a_server_can_stop_while_another_thread_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, write = Server(Response(), port=0), os.write
+
+    def write_after_another_thread(file: int, data: bytes) -> int:
+        write(file, data)
+        time.sleep(0.1)  # in which the server may handle that
+        return write(file, data)
+
+    server.start()
+    monkeypatch.setattr(os, "write", write_after_another_thread)
+    server.stop()
+
+
 # ---- events and limits
 
 
@@ -113,9 +129,9 @@ def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
     def write(body: str, statement: str = "pass") -> None:
         answer = f"return dict(statusCode=200, body={body}, headers={{}}, isBase64Encoded=False)"
-        file, time = tmp_path / "echo.py", next(times)
+        file, modified = tmp_path / "echo.py", next(times)
         file.write_text(f"import json, time\ndef handler(event, context):\n    {statement}\n    {answer}\n")
-        os.utime(file, ns=(time, time))
+        os.utime(file, ns=(modified, modified))
 
     return write
 
