@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import store
 from incident import NewIncident
 from infra import transfer
+from infra.stack import CommandError
 from tests.conftest import CI, LocalRun
 from tests.steps import report
 
@@ -374,7 +375,7 @@ def test_an_incident_that_changes_meanwhile_is_not_erased(
         return found
 
     monkeypatch.setattr(deployed, "get", get)
-    with pytest.raises(transfer.TransferError, match="has just been changed"):
+    with pytest.raises(CommandError, match="has just been changed"):
         transfer.erase(incident_id, deployed, asks=False)
     assert api.get(f"/incidents/{incident_id}").json()["status"] == "closed"
 
