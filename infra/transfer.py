@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeVar, cast
 
@@ -291,45 +290,50 @@ def import_incidents(path: Path, table: Table, mapping: str) -> int:
     """Store the incidents of a file that are not stored yet; return the exit status: 1 if a row was left out."""
     import store
 
-    known, counts = words(mapping), Counter[str]()
+    counts = Counter[str]()
+    known = words(mapping)
     total = sum(1 for _ in rows(path))
+    good = _good(_progress(rows(path), total, "rows"), known, counts)
     ids_path = path.with_name(f"{path.name}.ids.csv")
     with ids_path.open("w", encoding="utf-8", newline="") as file:
         ids = csv.writer(file)
         ids.writerow(["old_id", "id"])
-        for batch in _batches(_progress(rows(path), total, "rows")):
-            good: list[tuple[str, Row]] = []
-            for place, fields in batch:
-                try:
-                    good.append((place, parse(fields, known)))
-                except BadRow as error:
-                    _complain(place, str(error))
+        for batch in _batches(good):
+            # notify_telegram does not announce an incident of this version.
+            items = [store.item(row.incident, row.history, f"import#{row.incident.version}") for _, row in batch]
+            for (place, row), item, stored in zip(batch, items, table.add(cast("list[Item]", items)), strict=True):
+                if not _is_the_same(row, *store.from_item(cast("StoredItem", stored))):
+                    _complain(place, f"another incident, or another state of it, is stored as {row.incident.id}")
                     counts["left out"] += 1
-            for some in _without_repeated_ids(good):
-                # notify_telegram does not announce an incident of this version.
-                items = [store.item(row.incident, row.history, f"import#{row.incident.version}") for _, row in some]
-                for (place, row), item, stored in zip(some, items, table.add(cast("list[Item]", items)), strict=True):
-                    other, history = store.from_item(cast("StoredItem", stored))
-                    if not _is_the_same(row, other, history):
-                        _complain(place, f"another incident, or another state of it, is stored as {row.incident.id}")
-                        counts["left out"] += 1
-                        continue
-                    counts["imported" if stored is item else "already there"] += 1
-                    ids.writerow([row.old_id, row.incident.id])
+                    continue
+                counts["imported" if stored is item else "already there"] += 1
+                ids.writerow([row.old_id, row.incident.id])
     print(f"{counts['imported']} imported, {counts['already there']} already there, {counts['left out']} left out.")
     print(f"The old and the new ids are in {ids_path}.")
     return int(counts["left out"] > 0)
 
 
-def _without_repeated_ids(good: list[tuple[str, Row]]) -> Iterator[list[tuple[str, Row]]]:
-    """The rows in their order, split so that no part repeats an id."""
-    part: dict[str, tuple[str, Row]] = {}
-    for each in good:
-        if each[1].incident.id in part:
-            yield list(part.values())
-            part = {}
-        part[each[1].incident.id] = each
-    yield list(part.values())
+def _good(
+    found: Iterable[tuple[str, Fields]], known: Mapping[tuple[str, str], str], counts: Counter[str]
+) -> Iterator[tuple[str, Row]]:
+    """The rows that can be imported, each with its place."""
+    for place, fields in found:
+        try:
+            yield place, parse(fields, known)
+        except BadRow as error:
+            _complain(place, str(error))
+            counts["left out"] += 1
+
+
+def _batches(good: Iterable[tuple[str, Row]]) -> Iterator[list[tuple[str, Row]]]:
+    """The rows in their order, in batches that repeat no id."""
+    batch: dict[str, tuple[str, Row]] = {}
+    for place, row in good:
+        if row.incident.id in batch or len(batch) == BATCH:
+            yield list(batch.values())
+            batch = {}
+        batch[row.incident.id] = (place, row)
+    yield list(batch.values())
 
 
 def _is_the_same(row: Row, stored: Incident, history: list[HistoryEntry]) -> bool:
@@ -339,12 +343,6 @@ def _is_the_same(row: Row, stored: Incident, history: list[HistoryEntry]) -> boo
 
 def _complain(place: str, text: str) -> None:
     tqdm.write(f"{place}: {text}", file=sys.stderr)
-
-
-def _batches(values: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
 
 
 def _progress(values: Iterable[T], total: int, unit: str) -> Iterator[T]:

@@ -101,6 +101,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     [
         ("Nonsense=1", KEY | {"AWS_REGION": "eu-central-1"}, "The template has no parameter Nonsense."),
         ("LogDays", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter LogDays cannot be ''."),
+        ("LogDays='7", KEY | {"AWS_REGION": "eu-central-1"}, "The parameters cannot be read (No closing quotation)"),
         ("AlarmEmail=ops", KEY | {"AWS_REGION": "eu-central-1"}, "The parameter AlarmEmail cannot be 'ops'."),
         (
             "Table=new TableStream=arn:aws:dynamodb:eu-central-1:123456789012:table/old/stream/2026",

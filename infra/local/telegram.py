@@ -21,7 +21,7 @@ from infra.local.gateway import Gateway
 from infra.local.server import HOST, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -82,17 +82,14 @@ class Chats:
             self._screen.start()
         database.turn_stream_on()
         self._changed = database.changed
-        self._begin(lambda: self._feed(database, gateway))
+        Thread(target=self._feed, args=(database, gateway), daemon=True).start()
         if not self._screen:
-            self._begin(lambda: self._fetch_updates(webhook))
+            Thread(target=self._fetch_updates, args=(webhook,), daemon=True).start()
 
     def stop(self) -> None:
         """End without waiting for Telegram. The next run passes on what is left."""
         self._stopping.set()
         self._changed.set()
-
-    def _begin(self, work: "Callable[[], None]") -> None:
-        Thread(target=work, daemon=True).start()
 
     def _feed(self, database: Database, gateway: Gateway) -> None:
         """Give the functions the stream's records in order, and again after a failure, as Lambda does."""
