@@ -77,18 +77,18 @@ deploy_options = $(if $(AWS_REGION),--region $(AWS_REGION)) $(if $(STACK),--stac
 build: runtime $(sam_installed)  ## build for sam local; CONFIG=prod builds for AWS
 	$(build_environment) $(SAM) build --config-env $(CONFIG)
 
-deploy: runtime .venv/for-run $(sam_installed)  ## build and deploy to AWS as samconfig.toml's prod says (PARAMETERS="LogDays=90" STACK=name)
+deploy: runtime .venv/for-run $(sam_installed)  ## build, and deploy to AWS with samconfig.toml's prod settings (PARAMETERS="LogDays=90" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS"
 	$(call with_overrides,build)
 	$(call with_overrides,deploy,$(deploy_options))
 
-doctor: .venv/for-run $(sam_installed)  ## say what a deployment needs and what is there (PARAMETERS="…" STACK=name)
+doctor: .venv/for-run $(sam_installed)  ## show what a deployment needs and what is missing (PARAMETERS="…" STACK=name)
 	@$(python) -m infra.doctor --parameters "$$PARAMETERS" $(stack) --runtime "$(RUNTIME)" --sam "$(SAM)"
 
 smoke: .venv/for-run  ## run the first ten minutes of infra/README.md against the deployed API (STACK=name)
 	@$(python) -m infra.smoke $(stack) --url "$$API"
 
-key: .venv/for-run  ## make an access key for the deployed API: NAME=partner-x ROLE=reporter (SOURCE=partner DAYS=90 STACK=name)
+key: .venv/for-run  ## create an access key for the deployed API: NAME=partner-x ROLE=reporter (SOURCE=partner DAYS=90 STACK=name)
 	@$(python) -m infra.keys $(stack) create --name "$$NAME" --role "$$ROLE" --source "$$SOURCE" --days "$$DAYS"
 keys: .venv/for-run  ## list the access keys
 	@$(python) -m infra.keys $(stack) list
@@ -97,9 +97,9 @@ revoke: .venv/for-run  ## revoke every access key of a name: NAME=partner-x (CRE
 copy-keys: .venv/for-run  ## accept another stack's access keys here, too: FROM=<its output KeysTableName> (STACK=name)
 	@$(python) -m infra.keys $(stack) copy --table "$$FROM"
 
-telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot with the deployed API (STACK=name)
+telegram-webhook: .venv/for-run  ## print how to connect a Telegram bot to the deployed API (STACK=name)
 	@PYTHONPATH=functions $(python) -m infra.telegram webhook $(stack)
-telegram-token: .venv/for-run  ## store the bot's token, which is asked for and not shown, in the account's SSM (STACK=name)
+telegram-token: .venv/for-run  ## ask for the bot's token without showing it, and store it in the account's SSM (STACK=name)
 	@PYTHONPATH=functions $(python) -m infra.telegram token $(stack)
 table-stream: .venv/for-run  ## turn on the stream of a table that is not the stack's own, and print its ARN: TABLE=name
 	@PYTHONPATH=functions $(python) -m infra.telegram stream --table "$$TABLE"
@@ -117,7 +117,7 @@ erase: .venv/for-run  ## erase what people wrote about an incident, and their na
 
 # ---- benchmarks
 
-bench: bench-builds bench-list  ## measure the functions beside what one would build instead, and the list (Linux)
+bench: bench-builds bench-list  ## compare the functions with what one would build instead, and measure the list (Linux)
 	$(runtime_python) -m tests.benchmarks.speed
 bench-check: bench-builds  ## measure the functions; fail where they are worse than tests/benchmarks/README.md says
 	$(runtime_python) -m tests.benchmarks.speed --check

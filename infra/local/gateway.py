@@ -144,7 +144,7 @@ class Gateway:
         function = self._functions[name]
         module, _, handler = function.Handler.rpartition(".")
         handle: Handler = getattr(importlib.import_module(module), handler)
-        # Through JSON, like on Lambda, so that values which it cannot write fail here, too.
+        # Through JSON, as on Lambda: a value that JSON cannot represent fails here, too.
         return handle(json.loads(json.dumps(event)), Context(name, function.Timeout))
 
     def pass_on(self, records: list[dict[str, object]]) -> None:
