@@ -214,6 +214,7 @@ def test_what_is_wrong_is_said_in_one_line(data: Path, arguments: list[str], say
     status, output, error = run(*arguments, *options)
     assert (status, output, error.count("\n")) == (1, "", 1)
     assert says in error
+    assert not list(Path().glob("*.ids.csv")), "a file that cannot be imported has no new ids"
 
 
 def test_a_run_keeps_its_data_for_itself(run_local: Run) -> None:
