@@ -1,8 +1,7 @@
-"""infra/openapi.json, the contract as a document (OpenAPI 3.1): `python -m infra.openapi`, or `make openapi`.
+"""Generate infra/openapi.json, the contract in OpenAPI 3.1: `make openapi`.
 
-Routes, parameters, bodies, their rules and descriptions come from the functions' own resolvers and models, errors from their
-table of problems. Here is what a resolver does not know: the headers and problems of each response, the gateway's own errors,
-and how a request is authorized.
+Routes, parameters and bodies come from the functions' resolvers and models, errors from their table of problems. This module adds
+what a resolver does not know: the headers and problems of each response, the gateway's own errors, and the security schemes.
 """
 
 import importlib
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 Json = dict[str, object]
 
 INTEGRATIONS = {"Alerts": "enabled", "TelegramChats": "-1001234567890,4567"}
-"""Values of the stack's parameters with which every route is deployed."""
+"""Parameters of the stack with which every route is deployed."""
 
 INFO: Json = {
     "title": "Incident API",
@@ -172,20 +171,18 @@ GATEWAY: dict[int, tuple[str, str]] = {
     503: ("Service Unavailable", "The function could not be invoked or did not respond."),
     504: ("Gateway Timeout", "The function took too long. The change may have been made."),
 }
-"""The gateway's own errors: its message, and when it is sent."""
+"""The message of each of the gateway's own errors, and its cause."""
 
 GATEWAY_ONLY = (401, 403, 429, 500, 504)
-"""Those that no function sends. Any request may receive them."""
+"""Errors that no function sends, and any request may receive."""
 
 
 class OperationDoc(NamedTuple):
-    """The responses of one route."""
-
     id: str
-    status: int
     success: str
-    headers: tuple[str, ...]
     problems: tuple[type[Exception], ...]
+    headers: tuple[str, ...] = ()
+    status: int = 200
     not_modified: str = ""
     security: tuple[str, ...] = ("bearer", "basic")
 
@@ -196,60 +193,48 @@ def operations() -> dict[str, OperationDoc]:
     from dynamodb import Unavailable
     from incident import IdempotencyKeyReused, IncidentNotFound, TooManyChanges, TooManyComments, VersionConflict
 
-    body = (EmptyBody, NotUtf8, NotJson, BodyTooLarge, UnsupportedMediaType, UnsupportedContentEncoding)
     every = (RequestValidationError, Unavailable)
+    body = (EmptyBody, NotUtf8, NotJson, BodyTooLarge, UnsupportedMediaType, UnsupportedContentEncoding, *every)
     return {
         "POST /incidents": OperationDoc(
-            id="create_incident",
-            status=201,
-            success="The incident as it is stored.",
+            "create_incident",
+            "The incident as it is stored.",
+            (*body, IdempotencyKeyReused),
             headers=("ETag", "Location", "Idempotent-Replayed"),
-            problems=(*body, *every, IdempotencyKeyReused),
+            status=201,
         ),
         "GET /incidents": OperationDoc(
-            id="list_incidents",
-            status=200,
-            success="The incidents of the page; an empty array if there are none.",
+            "list_incidents",
+            "The incidents of the page; an empty array if there are none.",
+            every,
             headers=("Link",),
-            problems=every,
         ),
         "GET /incidents/{id}": OperationDoc(
-            id="get_incident",
-            status=200,
-            success="The incident.",
+            "get_incident",
+            "The incident.",
+            (*every, IncidentNotFound),
             headers=("ETag",),
-            problems=(*every, IncidentNotFound),
             not_modified="The client has this version of the incident.",
         ),
         "GET /incidents/{id}/history": OperationDoc(
-            id="get_history",
-            status=200,
-            success="The versions of the incident.",
+            "get_history",
+            "The versions of the incident.",
+            (*every, IncidentNotFound),
             headers=("ETag",),
-            problems=(*every, IncidentNotFound),
             not_modified="The incident has not changed.",
         ),
         "POST /telegram": OperationDoc(
-            id="receive_telegram",
-            status=200,
-            success="A call of a method of the Bot API, its name in `method`; empty if the update asks for nothing.",
-            headers=(),
-            problems=(*body, *every),
+            "receive_telegram",
+            "A call of a method of the Bot API, its name in `method`; empty if the update asks for nothing.",
+            body,
             security=("telegram",),
         ),
-        "POST /alerts": OperationDoc(
-            id="receive_alerts",
-            status=200,
-            success="What became of the alerts, all of which are stored.",
-            headers=(),
-            problems=(*body, *every),
-        ),
+        "POST /alerts": OperationDoc("receive_alerts", "What became of the alerts, all of which are stored.", body),
         "PATCH /incidents/{id}": OperationDoc(
-            id="update_incident",
-            status=200,
-            success="The incident as it now stands.",
+            "update_incident",
+            "The incident as it now stands.",
+            (*body, IncidentNotFound, TooManyChanges, TooManyComments, VersionConflict),
             headers=("ETag",),
-            problems=(*body, *every, IncidentNotFound, TooManyChanges, TooManyComments, VersionConflict),
         ),
     }
 
@@ -273,25 +258,21 @@ class _Problem(TypedDict):
     errors: NotRequired[list[Json]]
 
 
-class _Components(TypedDict):
-    schemas: dict[str, Json]
-
-
 class _Generated(TypedDict):
-    """As much of Powertools' document as goes into this one."""
+    """The parts of Powertools' document that this one uses."""
 
     paths: dict[str, dict[str, _Operation]]
-    components: _Components
+    components: dict[str, dict[str, Json]]
 
 
 class NotDescribed(Exception):
-    """A route or a parameter has no description: the message names the file to add it to."""
+    """A route or a parameter has no description. The message names the file to change."""
 
 
 def document() -> Json:
     """The contract. Raises `NotDescribed`."""
     generated = _generated()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     paths = {
         path: {method: _operation(f"{method.upper()} {path}", operation) for method, operation in item.items()}
         for path, item in sorted(generated["paths"].items())
@@ -299,12 +280,11 @@ def document() -> Json:
     schemas = {
         name: _component(schema)
         for name, schema in sorted(generated["components"]["schemas"].items())
-        # Powertools' own error responses, which these functions do not send.
-        if not name.endswith("ValidationError")
+        if not name.endswith("ValidationError")  # Powertools' own errors, which these functions do not send
     }
     return {
         "openapi": "3.1.1",
-        "info": INFO | {"version": project["version"]},
+        "info": INFO | {"version": version},
         "servers": SERVERS,
         "tags": [{"name": TAG, "description": "What has been reported, and how the work on it stands."}],
         "paths": paths,
@@ -319,7 +299,6 @@ def document() -> Json:
 
 
 def text() -> str:
-    """The document as the file holds it."""
     return json.dumps(document(), ensure_ascii=False, indent=2) + "\n"
 
 
@@ -351,7 +330,6 @@ def _operation(route: str, operation: _Operation) -> Json:
 
 
 def _roles(route: str) -> str:
-    """The roles of the access keys that may use a route, as a sentence."""
     from authorize import ROLES
 
     return f"For access keys of the role {' or '.join(role for role, routes in ROLES.items() if route in routes)}."
@@ -361,9 +339,9 @@ def _parameter(route: str, parameter: _Parameter) -> Json:
     if "description" not in parameter:
         raise NotDescribed(f"functions/: describe the parameter {parameter['name']} of {route}")
     schema = parameter["schema"]
-    # Powertools writes a header's name in lower case; its title keeps the case.
+    # Powertools lowers the case of a header's name, but not of its title.
     name = str(schema["title"]) if parameter["in"] == "header" else parameter["name"]
-    if "anyOf" in schema:  # `| None`: a parameter may be absent, and cannot be null
+    if "anyOf" in schema:  # `| None`: the parameter may be absent, but not null
         (value, _) = cast("list[Json]", schema["anyOf"])
         schema = value | {key: rule for key, rule in schema.items() if key != "anyOf"}
     rules = {key: rule for key, rule in _plain(schema).items() if key != "description"}
@@ -380,7 +358,7 @@ def _component(schema: Json) -> Json:
 
 
 def _plain(schema: Json) -> Json:
-    """A schema without what pydantic adds: titles, bounds as floats, an empty default."""
+    """A schema without pydantic's additions: titles, bounds as floats, empty defaults."""
     return {
         key: int(value) if isinstance(value, float) else value
         for key, value in schema.items()
@@ -398,7 +376,7 @@ def _responses(doc: OperationDoc, schema: Json) -> Json:
     for status in {problem["status"] for problem in problems.values()}:
         of_status = {error.__name__: each for error, each in problems.items() if each["status"] == status}
         examples = {name: {"$ref": f"#/components/examples/{name}"} for name in of_status}
-        # Generated clients choose a schema by the status alone, not by the media type.
+        # Generated clients choose a schema by status, whatever the media type.
         schema = {"anyOf": [PROBLEM_SCHEMA, GATEWAY_SCHEMA]} if status in GATEWAY else PROBLEM_SCHEMA
         responses[status] = {
             "description": " Or: ".join(problem["detail"] for problem in of_status.values()),
@@ -412,13 +390,12 @@ def _responses(doc: OperationDoc, schema: Json) -> Json:
 
 
 def _problems() -> dict[type[Exception], _Problem]:
-    """The problem that the functions send for each exception."""
     from api import PROBLEMS
 
     problems: dict[type[Exception], _Problem] = {
         error: {"type": "about:blank", "title": title, "status": status, "detail": detail}
         for error, (status, title, detail) in PROBLEMS.items()
-        if error is not NotFoundError  # a route that no function has; the gateway passes none on
+        if error is not NotFoundError  # no documented route responds with it
     }
     problems[RequestValidationError]["errors"] = BAD_INPUT
     return problems
@@ -442,7 +419,7 @@ def _gateway_content(status: int) -> dict[str, Json]:
 
 
 def main() -> None:
-    # What the functions find on Lambda when they are imported.
+    # The environment in which Lambda imports the functions.
     os.environ.update(template.load().environment(**INTEGRATIONS), AWS_DEFAULT_REGION="us-east-1")
     sys.path.insert(0, str(ROOT / "functions"))
     try:

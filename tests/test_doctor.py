@@ -144,6 +144,7 @@ STREAM = "arn:aws:dynamodb:eu-central-1:123456789012:table/old/stream/2026"
     [
         ("AlarmEmail=ops@example.com LogDays=7", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "0"),
         ("LogDays", {}, "The parameter LogDays cannot be ''."),
+        ("LogDays='7", {}, "The parameters cannot be read (No closing quotation)"),
         ("AlarmEmail=ops", {}, "The parameter AlarmEmail cannot be 'ops'."),
         (f"Table=new TableStream={STREAM}", {}, "TableStream is not a stream of new"),
         ("", {"AWS_REGION": ""}, "There is no region: set AWS_REGION"),

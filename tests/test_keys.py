@@ -15,6 +15,7 @@ import pytest
 
 from infra import keys
 from infra.keys import Keys
+from infra.stack import CommandError
 from tests.conftest import ROOT, TEMPLATE
 
 if TYPE_CHECKING:
@@ -171,8 +172,8 @@ def test_confirmed_keys_are_revoked_by_name_and_time(
 
 def test_without_a_terminal_only_yes_revokes(three: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO("y\n"))
-    with pytest.raises(keys.KeysError, match="YES=1 confirms"):
-        keys.revoke("incident-api", "anna", "", agreed=False)
+    with pytest.raises(CommandError, match="YES=1 confirms"):
+        keys.revoke("incident-api", "anna", "", yes=False)
     assert len(three.all()) == 3
 
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import store
 from incident import NewIncident
 from infra import transfer
+from infra.stack import CommandError
 from tests.conftest import CI, LocalRun
 from tests.steps import report
 
@@ -213,6 +214,7 @@ def test_a_wrong_argument_is_named_in_one_line(data: Path, arguments: list[str],
     status, output, error = run(*arguments, *options)
     assert (status, output, error.count("\n")) == (1, "", 1)
     assert message in error
+    assert not list(Path().glob("*.ids.csv")), "a file that cannot be imported has no new ids"
 
 
 def test_a_local_run_locks_its_data(run_local: Run) -> None:
@@ -342,7 +344,7 @@ def test_an_incident_changed_meanwhile_is_not_erased(
         return item
 
     monkeypatch.setattr(deployed, "get", read_then_change)
-    with pytest.raises(transfer.TransferError, match="has just been changed"):
+    with pytest.raises(CommandError, match="has just been changed"):
         transfer.erase(incident_id, deployed, asks=False)
     assert api.get(f"/incidents/{incident_id}").json()["status"] == "closed"
 

@@ -1,4 +1,4 @@
-"""Cut botocore's data, in the folder that is named on the command line, down to what the functions ask of AWS."""
+"""Cut the copy of botocore's data that the command line names down to the operations that the functions call."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ OPERATIONS = {
     "dynamodb": ("BatchGetItem", "GetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"),
     "ssm": ("GetParameter",),
 }
-"""All that the functions' roles allow. One that botocore does not know fails the build."""
+"""What the functions' roles allow. An unknown name fails the build."""
 
 MODELS = {"dynamodb": Path("dynamodb", "2012-08-10"), "ssm": Path("ssm", "2014-11-06")}
 
@@ -18,7 +18,7 @@ Model = dict[str, dict[str, object]]
 
 
 def trim_endpoints(path: Path) -> None:
-    """Leave the endpoints of these services alone."""
+    """Keep only the endpoints of these services."""
     endpoints = json.loads(path.read_text())
     for partition in endpoints["partitions"]:
         partition["services"] = {name: each for name, each in partition["services"].items() if name in OPERATIONS}
@@ -26,7 +26,7 @@ def trim_endpoints(path: Path) -> None:
 
 
 def trim_model(path: Path, operations: Sequence[str]) -> None:
-    """Leave these operations and the shapes that they consist of, without documentation."""
+    """Keep only these operations and the shapes that they use, without documentation."""
     model: Model = json.loads(gzip.decompress(path.read_bytes()))
     model["operations"] = {name: model["operations"][name] for name in operations}
     shapes: dict[str, object] = {}
@@ -35,12 +35,12 @@ def trim_model(path: Path, operations: Sequence[str]) -> None:
         shapes |= {name: model["shapes"][name] for name in missing}
         missing = set(_shapes(shapes)) - shapes.keys()
     model["shapes"] = dict(sorted(shapes.items()))
-    # Without the time of the build: the same layer is the same bytes.
+    # mtime=0 makes the build reproducible.
     path.write_bytes(gzip.compress(json.dumps(_without_documentation(model)).encode(), mtime=0))
 
 
 def _shapes(node: object) -> Iterator[str]:
-    """The names of all shapes that a part of the model refers to."""
+    """The names of the shapes that a part of the model refers to."""
     if isinstance(node, dict):
         if isinstance(node.get("shape"), str):
             yield node["shape"]

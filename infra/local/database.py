@@ -1,4 +1,4 @@
-"""A DynamoDB on this machine: moto evaluates conditions and updates, SQLite keeps the items and puts them in order."""
+"""A local DynamoDB: moto evaluates conditions and updates, SQLite stores and sorts the items."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from moto.dynamodb.responses import DynamoHandler
 from pydantic_core import from_json, to_json
 from werkzeug.wrappers import Request, Response
 
-from infra.local.items import Items, Keys
+from infra.local.items import Items
 from infra.local.template import TABLE, Template
 
 if TYPE_CHECKING:
@@ -37,23 +37,24 @@ ON_THE_TABLE = {"DescribeTable", "ListTables", "Query", "Scan"}
 _CONTENT_TYPE = "application/x-amz-json-1.0"
 _REGION = "us-east-1"
 _ENDPOINT = f"https://dynamodb.{_REGION}.amazonaws.com/"
-# moto has a table for each account and region: it takes every request for one to this region, whatever its signature.
+# The credential scope tells moto the region: it keeps a table per account and region, and verifies no signature.
 _SIGNED = f"AWS4-HMAC-SHA256 Credential=local/20250101/{_REGION}/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
 
 class Database:
-    """DynamoDB with one table, the template's: a WSGI application, or attached to the clients in this process.
+    """DynamoDB with the template's table, as a WSGI application or attached to the clients in this process.
 
-    moto gets the items that a request concerns, for this request alone: its objects take ten times the memory of their text.
+    moto holds a request's items only during that request: its objects take ten times the memory of the text.
     """
 
     def __init__(self, data: Path, template: Template) -> None:
         """Open the data folder. Raises `DataFolderError`."""
         table = template.table()
+        self._items = Items(data, table)
+        self._keys = self._items.keys
         (index,) = table["GlobalSecondaryIndexes"]
-        self._keys = Keys(*(key["AttributeName"] for key in [*table["KeySchema"], *index["KeySchema"]]))
         self._projected = {*self._keys, *index["Projection"]["NonKeyAttributes"]}
-        # moto sorts every item of the table for a Query: it answers those of another form than the store's.
+        # The store's queries, which SQLite answers: for a Query, moto sorts every item of the table.
         self._query = {
             "TableName": TABLE,
             "IndexName": index["IndexName"],
@@ -61,15 +62,14 @@ class Database:
             "ExpressionAttributeNames": {"#position": self._keys.sort},
             "ScanIndexForward": False,
         }
-        self._items = Items(data, self._keys)
         _ask_moto("CreateTable", json.dumps(table).encode())
-        self._lock = Lock()  # moto is not made for threads
+        self._lock = Lock()  # moto is not thread-safe
         self.changed = Event()
         """Set by every write."""
 
     @property
     def _table(self) -> Table:
-        # Not kept: moto puts a copy in its place when it cancels a transaction.
+        # Looked up each time: moto replaces it with a copy when it cancels a transaction.
         return dynamodb_backends[DEFAULT_ACCOUNT_ID][_REGION].get_table(TABLE)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -78,25 +78,23 @@ class Database:
         return Response(body, status, content_type=_CONTENT_TYPE)(environ, start_response)
 
     def attach(self) -> None:
-        """Answer the clients that this process makes from now on, without HTTP, which takes longer than most answers."""
+        """Answer the clients that this process creates from now on, without HTTP, which takes longer than most answers."""
         BUILTIN_HANDLERS.append(("before-call.dynamodb", self._answer_client))
 
     def turn_stream_on(self) -> None:
-        """Record the incidents that are written from now on, in the same transaction, as the table's stream does."""
+        """Record every incident written from now on, in the transaction of the write."""
         self._items.has_stream = True
 
     def stream(self, limit: int) -> list[tuple[int, str]]:
-        """The stream's oldest records: their numbers, and the ids of the incidents."""
         with self._lock:
             return self._items.stream(limit)
 
     def forget(self, number: int) -> None:
-        """Remove the stream's records up to this one."""
         with self._lock:
             self._items.forget(number)
 
     def close(self) -> None:
-        """Release the data folder, once a request that has begun is answered."""
+        """Release the data folder, after the current request."""
         with self._lock:
             self._items.close()
 
@@ -116,7 +114,7 @@ class Database:
     def _answer_client(
         self, model: OperationModel, params: dict[str, bytes], **_: object
     ) -> tuple[AWSResponse, dict[str, object]]:
-        """The response, and what botocore would parse it to."""
+        """The response, unparsed and as botocore would parse it."""
         status, body = self.answer(model.name, params["body"])
         parsed: dict[str, object] = from_json(body)
         if status != 200:
@@ -136,11 +134,11 @@ class Database:
                 self.changed.set()
         finally:
             self._table.items.clear()
-            reset_model_data()  # a list in which moto keeps every item that it has ever made, or copied for a response
+            reset_model_data()  # moto's list of all items that it ever created or copied for a response
         return status, answer
 
     def _page(self, body: bytes) -> bytes | None:
-        """The answer to a Query of the store's form; None for another one."""
+        """The answer to a Query in the store's form; None for any other."""
         query = json.loads(body)
         limit, start = query.pop("Limit", 0), query.pop("ExclusiveStartKey", None)
         attributes = query.pop("ProjectionExpression", "").split(", ")
@@ -152,7 +150,7 @@ class Database:
         read = self._items.newest(shard, first, last, before, limit)
         found = [{name: item[name] for name in attributes if name in item} for item in read]
         page: dict[str, object] = {"Items": found, "Count": len(found), "ScannedCount": len(found)}
-        if len(read) == limit:  # DynamoDB does not look whether anything follows
+        if len(read) == limit:  # like DynamoDB, without looking whether anything follows
             page["LastEvaluatedKey"] = {name: read[-1][name] for name in self._keys}
         return to_json(page)
 
@@ -160,7 +158,7 @@ class Database:
 def _ask_moto(operation: str, body: bytes) -> tuple[int, bytes]:
     target = f"DynamoDB_20120810.{operation}"
     headers = {"Authorization": _SIGNED, "Content-Type": _CONTENT_TYPE, "X-Amz-Target": target}
-    # Past the Flask application of moto's server, which takes as long as the rest of a write.
+    # Bypasses the Flask application of moto's server, which takes as long as the rest of a write.
     request = MotoRequest.from_primitives("POST", _ENDPOINT, headers, body)
     status, _, answer = DynamoHandler.dispatch(request, _ENDPOINT, headers)
     return status, answer.encode() if isinstance(answer, str) else answer
@@ -171,7 +169,7 @@ def _error(status: int, name: str, message: str) -> tuple[int, bytes]:
 
 
 def _ids(body: bytes) -> list[str]:
-    """The ids of the items that a request is about. Of one that names none, moto says what is wrong."""
+    """The ids of a request's items. If a request has none, moto reports what is wrong."""
     request = json.loads(body)
     actions = [action for each in request.get("TransactItems", []) for action in each.values()] or [request]
     keys = [action.get("Key") or action.get("Item") or {} for action in actions]

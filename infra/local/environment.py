@@ -1,12 +1,10 @@
-"""What the shell has set for other purposes must not lead boto3 away from the local database."""
+"""Settings of the shell must not lead boto3 away from the local database."""
 
 import os
 
-_LOOPBACK = "localhost,127.0.0.1"
-
 
 def isolate() -> None:
-    """Remove every AWS setting from this process's environment, put local credentials there, and exempt loopback from proxies."""
+    """Replace this process's AWS settings with local ones, and exempt loopback from proxies."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(
@@ -16,7 +14,7 @@ def isolate() -> None:
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
     )
-    # Of the two spellings, programs prefer the lower-case one.
+    # Programs that read both spellings prefer the lower-case one.
     exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    no_proxy = f"{exempt},{_LOOPBACK}" if exempt else _LOOPBACK
+    no_proxy = ",".join(filter(None, (exempt, "localhost", "127.0.0.1")))
     os.environ.update(NO_PROXY=no_proxy, no_proxy=no_proxy)

@@ -1,4 +1,4 @@
-"""The event that an HTTP API gives to a function, payload format 2.0.
+"""The event that an HTTP API sends to a function, in payload format 2.0.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 _TEXT = ("text/", "application/json", "application/javascript", "application/xml")
-"""The media types that reach a function as text. Any other body is encoded in base64."""
+"""The media types of bodies that are passed as text; others are in base64."""
 
 
 def http_event(
@@ -28,9 +28,8 @@ def http_event(
 ) -> dict[str, object]:
     """The event of one request.
 
-    `path` and `path_parameters` are decoded, `query` is as the client wrote it. A header that came several times has its
-    values joined with commas. `authorizer` is what a function finds in
-    `requestContext.authorizer`: `{"lambda": {...}}` behind a Lambda authorizer.
+    `path` and `path_parameters` are decoded, `query` is not. The values of a repeated header are joined with commas. `authorizer`
+    becomes `requestContext.authorizer`: `{"lambda": {...}}` behind a Lambda authorizer.
     """
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     cookies = lower.pop("cookie", "")

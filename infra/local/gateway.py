@@ -1,4 +1,4 @@
-"""API Gateway's HTTP API and Lambda, as far as functions and clients can tell: routes, events, responses, limits, errors.
+"""API Gateway's HTTP API and Lambda, as functions and clients see them: routes, events, responses, limits, errors.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -42,8 +42,6 @@ MAX_RESPONSE = 6_291_556
 
 
 class Context:
-    """What Lambda tells a function of its invocation."""
-
     memory_limit_in_mb = 512
 
     def __init__(self, function: str, timeout: float = 25) -> None:
@@ -57,24 +55,21 @@ class Context:
         return int(1000 * (self._deadline - time.monotonic()))
 
 
-Handler = Callable[[dict[str, object], Context], dict[str, object]]
+Handler = Callable[[dict[str, object], Context], dict[str, Any]]
 
 
 class FunctionFailed(Exception):
-    """On AWS, Lambda would report a function error: the gateway answers 500."""
+    """What Lambda would report as a function error: the gateway answers 500."""
 
 
 class Gateway:
-    """A WSGI application that calls the functions. A file that has changed is reloaded for the next request.
+    """A WSGI application that calls the functions, and reloads changed files before the next request.
 
-    One request at a time, as in an environment of Lambda's: Powertools keeps the current event in a global.
+    It takes one request at a time, like a Lambda environment: Powertools keeps the current event in a global.
     """
 
     def __init__(self, **parameters: str) -> None:
-        """Give the functions the environment that the template declares for these parameters of the stack.
-
-        What they write to the standard output goes to CloudWatch on AWS.
-        """
+        """Serve the stack with these parameters. The functions' standard output is what CloudWatch gets on AWS."""
         self._reloading = Lock()
         self._parameters = parameters
         self._loaded: dict[str, int] = {}
@@ -102,7 +97,7 @@ class Gateway:
         except FunctionFailed as error:
             log.error("%s", error)
             return _message(500, "Internal Server Error")
-        except Exception:  # as on AWS, where Lambda and the gateway handle every exception that leaves a function
+        except Exception:  # on AWS, any exception that leaves a function is a 500, too
             log.exception("%s %s failed", request.method, request.path)
             return _message(500, "Internal Server Error")
 
@@ -117,7 +112,7 @@ class Gateway:
 
     def _routed(self, request: Request) -> Response:
         path, _ = _target(request)
-        # The functions see the path that the client wrote, as behind a mapping of API Gateway.
+        # Behind an API mapping, functions see the full path.
         below = path.removeprefix(self._base_path) if path.startswith(f"{self._base_path}/") else ""
         for route in self._routes:
             parameters = route.match(request.method, below)
@@ -127,12 +122,9 @@ class Gateway:
         return page or _message(404, "Not Found")
 
     def _invoke(self, route: Route, event: dict[str, object]) -> Response:
-        module, _, name = route.handler.rpartition(".")
-        handler: Handler = getattr(importlib.import_module(module), name)
         timeout = self._functions[route.function].Timeout
         started = time.monotonic()
-        # Through JSON both ways, in UTF-8, as Lambda does: what cannot be written fails here too.
-        answer = handler(json.loads(json.dumps(event)), Context(route.function))
+        answer = self._call(route.function, event)
         if not isinstance(answer.get("statusCode"), int):
             raise FunctionFailed(f"{route.function} returned no statusCode.")
         if (took := time.monotonic() - started) > timeout:
@@ -148,17 +140,22 @@ class Gateway:
             headers=answer["headers"],
         )
 
+    def _call(self, name: str, event: dict[str, object]) -> dict[str, Any]:
+        function = self._functions[name]
+        module, _, handler = function.Handler.rpartition(".")
+        handle: Handler = getattr(importlib.import_module(module), handler)
+        # Through JSON, as on Lambda: a value that JSON cannot represent fails here, too.
+        return handle(json.loads(json.dumps(event)), Context(name, function.Timeout))
+
     def pass_on(self, records: list[dict[str, object]]) -> None:
         """Give records of the table's stream to the functions on it. Raises what a function raises."""
         self._reload()
         for name, function in self._functions.items():
             if any(event.Type == "DynamoDB" for event in function.Events.values()):
-                module, _, handler = function.Handler.rpartition(".")
-                handle = getattr(importlib.import_module(module), handler)
-                handle(json.loads(json.dumps({"Records": records})), Context(name, function.Timeout))
+                self._call(name, {"Records": records})
 
     def _reload(self) -> None:
-        with self._reloading:  # requests and the stream are in threads of their own
+        with self._reloading:  # requests and the stream have threads of their own
             self._load_changes()
 
     def _load_changes(self) -> None:
@@ -168,7 +165,7 @@ class Gateway:
             return
         if self._loaded:
             for name, module in list(sys.modules.items()):
-                # A room of the functions is a namespace package: it has places, and no file.
+                # A folder of the functions is a namespace package, which has a path but no file.
                 places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
                 if any(FUNCTIONS in Path(place).parents for place in places if place):
                     del sys.modules[name]
@@ -188,7 +185,7 @@ class Gateway:
 
 
 def _add_cors(cors: Cors, origin: str, response: Response, *, preflight: bool) -> None:
-    """Tell a browser what a page of this origin may do: nothing, unless the origin is allowed.
+    """Add the headers that tell a browser what a page of this origin may do.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html
     """
@@ -204,7 +201,7 @@ def _add_cors(cors: Cors, origin: str, response: Response, *, preflight: bool) -
 
 
 def _sources(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
-    """The Python files below a folder. Path.rglob takes four times as long: a tenth of a list of incidents."""
+    """The Python files below a folder. Path.rglob would take four times as long: a tenth of a list request."""
     for entry in os.scandir(folder):
         if entry.is_dir():
             yield from _sources(entry.path)
@@ -219,7 +216,7 @@ def _head_size(request: Request) -> int:
 
 
 def _target(request: Request) -> tuple[str, str]:
-    """The path and the query that the client wrote, in absolute form (RFC 9112, section 3.2.2) too."""
+    """The path and the query as the client wrote them, also in absolute form (RFC 9112, section 3.2.2)."""
     path, _, query = re.sub("^https?://[^/?]*", "", request.environ["REQUEST_URI"], flags=re.IGNORECASE).partition("?")
     return path or "/", query
 

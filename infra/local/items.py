@@ -1,4 +1,4 @@
-"""The items on disk: an SQLite database in the data folder."""
+"""The items on disk, in an SQLite database."""
 
 import fcntl
 import json
@@ -8,9 +8,12 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic_core import from_json
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.type_defs import CreateTableInputTypeDef
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +30,11 @@ ORDER BY sort DESC, id DESC LIMIT ?"""
 
 
 class DataFolderError(Exception):
-    """The data folder cannot be used; the text says why, for the person who started the program."""
+    """The data folder cannot be used. The message is for the person who started the program."""
 
 
 class Keys(NamedTuple):
-    """The names of a table's key and of its index's keys, all of them strings."""
+    """The names of a table's key and of its index's two keys, all strings."""
 
     id: str
     partition: str
@@ -39,23 +42,24 @@ class Keys(NamedTuple):
 
 
 class Items:
-    """`incidents.sqlite` in the data folder, which one process at a time can have.
+    """`incidents.sqlite` in the data folder, which only one process at a time can open.
 
-    A write that returns is on the disk; one that raises `sqlite3.Error` has changed nothing.
+    A write that returns is on disk; one that raises `sqlite3.Error` has changed nothing.
     """
 
     has_stream = False
-    """Whether the stream records the items of the index that are stored from now on, until they are forgotten."""
+    """Whether to record stored items of the index in the stream."""
 
-    def __init__(self, folder: Path, keys: Keys) -> None:
-        """Open the database; a new one takes over the journal of an earlier release. Raises `DataFolderError`."""
-        if folder == Path():  # as an empty DATA= says
+    def __init__(self, folder: Path, table: "CreateTableInputTypeDef") -> None:
+        """Open the database; a new one imports the journal of an earlier release. Raises `DataFolderError`."""
+        if folder == Path():  # an empty DATA=
             raise DataFolderError("The data folder needs a name: the current folder is not for data.")
-        self._keys = keys
+        (index,) = table["GlobalSecondaryIndexes"]
+        self.keys = Keys(*(key["AttributeName"] for key in [*table["KeySchema"], *index["KeySchema"]]))
         path, journal = folder / "incidents.sqlite", folder / "incidents.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Not SQLite's own lock: the system takes that away when this process opens and closes the file elsewhere.
+            # Not SQLite's own lock: POSIX drops it as soon as this process closes any other descriptor of the file.
             self._folder = os.open(folder, os.O_RDONLY)
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if journal.exists() and not path.exists():
@@ -73,54 +77,52 @@ class Items:
             raise DataFolderError(f"The database {path} cannot be used: {error}.{advice}") from error
 
     def close(self) -> None:
-        """Release the data folder."""
         self._database.close()
         os.close(self._folder)
 
     def read(self, ids: Iterable[str] | None = None) -> Iterator[Item]:
-        """Those of these items that are stored; without `ids`, every item."""
+        """The stored items among these, or every item."""
         if ids is None:
             yield from map(_parse, self._database.execute("SELECT item FROM items"))
         for each in ids or ():
             yield from map(_parse, self._database.execute("SELECT item FROM items WHERE id = ?", [each]))
 
     def size(self) -> int:
-        """How many items are stored."""
         (number,) = self._database.execute("SELECT count(*) FROM items").fetchone()
         return int(number)
 
     def newest(self, partition: str, first: str, last: str, before: tuple[str, str] | None, limit: int) -> list[Item]:
-        """At most `limit` items of a partition of the index, from the sort key `last`, or the item `before`, down to `first`."""
+        """Up to `limit` items of an index partition, in descending order: from `last`, or after (sort key, id) `before`, to `first`."""
         values = [partition, first, last, before and before[0], *(before or ("", "")), limit]
         found = [item for (item,) in self._database.execute(_NEWEST, values)]
         items: list[Item] = from_json(f"[{','.join(found)}]")
         return items
 
     def write(self, items: Mapping[str, Item | None]) -> None:
-        """Store items, all or none, in place of any with the same ids; None deletes one. The stream records what is stored."""
+        """Store items in one transaction, replacing any with the same ids; None deletes an item."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             for key, item in items.items():
                 self._write(key, item)
             self._database.execute("COMMIT")
         except sqlite3.Error:
-            # SQLite has ended the transaction by itself if the disk is full.
+            # If the disk is full, SQLite has already rolled back.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
 
     def _write(self, id: str, item: Item | None) -> None:
         if item:
-            place = [str(item[name]["S"]) if name in item else None for name in (self._keys.partition, self._keys.sort)]
+            place = [str(item[name]["S"]) if name in item else None for name in (self.keys.partition, self.keys.sort)]
             row = [id, *place, json.dumps(item, ensure_ascii=False)]
             self._database.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", row)
-            if self.has_stream and self._keys.sort in item:
+            if self.has_stream and self.keys.sort in item:
                 self._database.execute("INSERT INTO stream (id) VALUES (?)", [id])
         else:
             self._database.execute("DELETE FROM items WHERE id = ?", [id])
 
     def stream(self, limit: int) -> list[tuple[int, str]]:
-        """The oldest records of the stream: their numbers, and the ids of the items that were stored."""
+        """The oldest records of the stream: numbers and item ids."""
         return self._database.execute("SELECT number, id FROM stream ORDER BY number LIMIT ?", [limit]).fetchall()
 
     def forget(self, number: int) -> None:
@@ -129,7 +131,7 @@ class Items:
 
     def _open(self, path: Path, journal: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        # The lock first: with it, the write-ahead log needs no shared memory, which not every file system has.
+        # The exclusive lock comes first: the write-ahead log then needs no shared memory, which some file systems lack.
         for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._database.execute(f"PRAGMA {setting}")
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
@@ -146,7 +148,7 @@ class Items:
         self._database.execute("CREATE TABLE IF NOT EXISTS stream (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT)")
 
     def _import(self, journal: Path) -> None:
-        """Take over the items of earlier releases: a line holds an item after a write, or only its key after a delete."""
+        """Import an earlier release's journal. A line is an item after a write, or only its key after a delete."""
         with journal.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
@@ -154,7 +156,7 @@ class Items:
                     break
                 try:
                     item = json.loads(line)
-                    self._write(item[self._keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
+                    self._write(item[self.keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise DataFolderError(
                         f"Line {number} of {journal} is not an incident. Restore the file from a copy, or delete this line: "
@@ -163,13 +165,13 @@ class Items:
         log.warning("%s has been taken over into a database. It is kept, and not read again.", journal)
 
     def _current_form(self, item: Item) -> Item:
-        """The item with an incident's fields in one map, and a history: earlier, each field was an attribute of its own."""
-        if self._keys.sort not in item or "incident" in item:
+        """The item with the incident's fields in one map, and a history. Earlier releases stored each field as an attribute."""
+        if self.keys.sort not in item or "incident" in item:
             return item
-        apart = {self._keys.partition, self._keys.sort, "history"}
+        apart = {self.keys.partition, self.keys.sort, "history"}
         fields: dict[str, object] = {name: value for name, value in item.items() if name not in apart}
         latest = {"M": {"status": item["status"], "at": item["updated_at"]}}
-        kept = {name: value for name, value in item.items() if name in {self._keys.id, *apart}}
+        kept = {name: value for name, value in item.items() if name in {self.keys.id, *apart}}
         return {"history": {"L": [latest]}, **kept, "incident": {"M": fields}}
 
 

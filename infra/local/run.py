@@ -18,7 +18,7 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 class _Log(TextIOWrapper):
-    """A log that loses lines when the disk is full: a request does not fail for that."""
+    """A log that drops lines when the disk is full, so that no request fails because of it."""
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):
@@ -26,22 +26,23 @@ class _Log(TextIOWrapper):
         return len(text)
 
 
-def run(port: int, data: Path, parameters: dict[str, str]) -> None:
-    """Serve until SIGINT or SIGTERM. If that is not possible, print the reason in one line and exit with status 1."""
+def run(port: int, data: Path, values: str) -> None:
+    """Serve, with these values of the stack's parameters, until SIGINT or SIGTERM. If it cannot start, exit with a line that says why."""
     environment.isolate()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     logging.getLogger("infra.local").setLevel(logging.INFO)
     try:
+        parameters = template.parse_parameters(values)
         declared = template.load()
         chats = telegram.start(parameters)
         declared.check(parameters)
         declared.check_rules(parameters)
-        declared.environment(**parameters)  # what the functions will be given can be evaluated
+        declared.environment(**parameters)  # raises if it cannot be evaluated
         database = Database(data, declared)
         database.attach()
         log_file = (data / "functions.log").open("ab", buffering=0)
         gateway = Gateway(**parameters)
-        # From here on signals wait for sigwait: none reaches a thread of the server, or interrupts a line of this program.
+        # From here on, signals wait for sigwait and interrupt neither this thread nor the server's.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         server = Server(gateway, port)
     except (DataFolderError, template.TemplateError) as error:

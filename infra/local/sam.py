@@ -1,6 +1,6 @@
-"""Run the API under the SAM CLI, in Lambda's own containers, on the database of `make run`: `make sam-local`.
+"""Serve the API from Lambda's containers, through the SAM CLI, with the database of `make run`: `make sam-local`.
 
-The containers reach this machine as host.docker.internal; samconfig.toml gives them that name.
+The containers reach this machine as host.docker.internal, a name that samconfig.toml gives them.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from infra.local.database import Database
 from infra.local.items import DataFolderError
 from infra.local.server import HOST, Server
 
-# arm64 containers do not run on an x86_64 host; x86_64 ones run on Apple silicon, but slowly.
+# arm64 containers do not run on x86_64 hosts; x86_64 containers run on Apple silicon, but slowly.
 ARCHITECTURE = {"arm64": "arm64", "aarch64": "arm64"}.get(platform.machine(), "x86_64")
 DATABASE_PORT = 8001
-"""The port in samconfig.toml, for `sam local start-api` without make."""
+"""The port in samconfig.toml."""
 
 
 def _host() -> str:
-    """The address of this machine that only containers can reach: on Linux, its end of Docker's bridge."""
+    """An address of this machine that containers can reach, and other machines cannot: on Linux, that of Docker's bridge."""
     if sys.platform != "linux":
         return HOST
     command = ["docker", "network", "inspect", "bridge", "--format", "{{json .IPAM.Config}}"]
@@ -55,7 +55,7 @@ def main() -> None:
     host = _host()
     try:
         declared = template.load()
-        # For the SAM CLI, the values in its environment override those in the template.
+        # The SAM CLI prefers values from its own environment to the template's.
         for name in declared.environment():
             os.environ.pop(name, None)
         database = Database(options.data, declared)
@@ -78,19 +78,19 @@ def main() -> None:
 
 
 def _start_api(sam: list[str], port: int, database_port: int) -> int:
-    """Build and serve with the SAM CLI until it ends, or a signal ends it; return its exit status."""
+    """Build, and serve until the SAM CLI or a signal ends it; return its exit status."""
     parameters = [f"Architecture={ARCHITECTURE}", f"DynamoDBEndpoint=http://host.docker.internal:{database_port}"]
     overrides = ["--parameter-overrides", *parameters]
     built = subprocess.run([*sam, "build", *overrides], check=False)  # noqa: S603
     if built.returncode:
         return built.returncode
-    # In a session of its own: Ctrl-C goes to every process of the terminal's, and the SAM CLI is to be told once, from here.
+    # In a new session: otherwise Ctrl-C would reach the SAM CLI twice, from the terminal and from here.
     command = [*sam, "local", "start-api", "--port", str(port), *overrides]
     serving = subprocess.Popen(command, start_new_session=True)  # noqa: S603
     try:
         return serving.wait()
     except KeyboardInterrupt:
-        serving.terminate()  # on which it removes its containers
+        serving.terminate()  # it then removes its containers
         serving.wait()
         raise
 

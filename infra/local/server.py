@@ -1,4 +1,4 @@
-"""waitress, an HTTP server, on this machine's own address, stopped without cutting off a request."""
+"""The HTTP server waitress, with a stop that lets requests finish."""
 
 import logging
 import socket
@@ -11,7 +11,7 @@ from waitress.server import create_server  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# Its warning that requests wait for their turn, as they are meant to.
+# It warns when requests queue, as they should here.
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 HOST = "127.0.0.1"
@@ -20,10 +20,10 @@ MAX_BODY = 64 * 1024 * 1024
 
 
 class Server:
-    """A WSGI application on a port. It gets whole requests, one after the other, however slowly they arrive."""
+    """A WSGI application on a port. It gets complete requests, one at a time, however slowly they arrive."""
 
     def __init__(self, app: "WSGIApplication", port: int, host: str = HOST) -> None:
-        """Listen on this port, 0 for a free one, of this address only. Raises `OSError` if the port cannot be used."""
+        """Listen on this port of this address; 0 is any free port. Raises `OSError` if the port cannot be used."""
         listening = socket.create_server((host, port), backlog=128)
         self.port: int = listening.getsockname()[1]
         self._connections: dict[int, object] = {}
@@ -44,7 +44,7 @@ class Server:
         self._thread.start()
 
     def stop(self) -> None:
-        """Accept no more connections and requests, finish those requests that have arrived, and close every connection."""
+        """Accept no more connections or requests, finish those that have arrived, and close every connection."""
         # In the server's own thread, which closes the trigger once it has stopped: not before the trigger has been pulled.
         trigger = self._server.trigger
         with trigger.lock:
@@ -59,7 +59,7 @@ class Server:
         while not self._stopping:
             self._wait()
         self._server.accepting = False
-        # A connection is read while it has at most as many requests: from now on, never.
+        # A connection is read while it has at most this many requests: from now on, never.
         self._server.adj.channel_request_lookahead = -1
         while any(each.requests or each.total_outbufs_len for each in self._server.active_channels.values()):
             self._wait()
@@ -67,5 +67,5 @@ class Server:
         wasyncore.close_all(self._connections)
 
     def _wait(self) -> None:
-        """Wait until something can be read, written or stopped, and do that."""
+        """Handle the next events of the sockets."""
         wasyncore.loop(timeout=30, map=self._connections, count=1)

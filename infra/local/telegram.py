@@ -1,7 +1,6 @@
-"""Telling the chats without AWS: the table's stream, and a Telegram that shows messages here, or the real one.
+"""Messages to Telegram chats in the local run: shown on the terminal, or sent if the environment has a bot's `TELEGRAM_TOKEN`.
 
-The real one is for a bot whose token is in the environment as `TELEGRAM_TOKEN`. Its updates are fetched, since a webhook cannot
-reach this machine: https://core.telegram.org/bots/api#getupdates
+The bot's updates are polled, because Telegram cannot reach a webhook on this machine: https://core.telegram.org/bots/api#getupdates
 """
 
 import json
@@ -22,7 +21,7 @@ from infra.local.gateway import Gateway
 from infra.local.server import HOST, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -30,19 +29,19 @@ log = logging.getLogger(__name__)
 
 PARAMETER = "/local/telegram-token"
 BATCH = 1000
-"""Records of the stream that a function gets at once."""
+"""The most records of the stream in one event."""
 WINDOW = 0.3
-"""Seconds in which records are gathered."""
+"""Seconds in which records are collected."""
 LONGEST_WAIT = 30
-"""Seconds before another attempt."""
+"""Seconds between two attempts, at most."""
 POLL = 25
-"""Seconds that Telegram holds a request for updates."""
+"""Seconds for which Telegram holds a request for updates."""
 
 Fields = dict[str, object]
 
 
 class Screen:
-    """A Bot API that shows what it is asked to send: a WSGI application."""
+    """A Bot API, as a WSGI application, that logs the messages it is asked to send."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -58,7 +57,6 @@ class Screen:
 
 
 def shown(method: str, call: Fields, number: object) -> str:
-    """A message, as its chat would show it."""
     what = "edited" if method == "editMessageText" else "new"
     reply = cast("Fields", call.get("reply_parameters") or {})
     about = f", in reply to {reply['message_id']}" if reply else ""
@@ -69,7 +67,7 @@ def shown(method: str, call: Fields, number: object) -> str:
 
 
 class Chats:
-    """Feeds the functions on the table's stream, and fetches the updates of a real bot."""
+    """Feeds the functions on the table's stream, and polls the updates of a real bot."""
 
     def __init__(self, api_url: str, token: str, screen: Server | None) -> None:
         self._api_url = api_url
@@ -79,25 +77,22 @@ class Chats:
         self._changed = Event()
 
     def tell(self, database: Database, gateway: Gateway, webhook: str) -> None:
-        """Begin, with the changes that an earlier run has not told of."""
+        """Begin, with the changes that an earlier run did not pass on."""
         if self._screen:
             self._screen.start()
         database.turn_stream_on()
         self._changed = database.changed
-        self._begin(lambda: self._feed(database, gateway))
+        Thread(target=self._feed, args=(database, gateway), daemon=True).start()
         if not self._screen:
-            self._begin(lambda: self._fetch_updates(webhook))
+            Thread(target=self._fetch_updates, args=(webhook,), daemon=True).start()
 
     def stop(self) -> None:
-        """End, without waiting for Telegram: what is not told yet is told by the next run."""
+        """End without waiting for Telegram. The next run passes on what is left."""
         self._stopping.set()
         self._changed.set()
 
-    def _begin(self, work: "Callable[[], None]") -> None:
-        Thread(target=work, daemon=True).start()
-
     def _feed(self, database: Database, gateway: Gateway) -> None:
-        """Give the functions the stream's records, in order; after a failure the same ones again, as Lambda does."""
+        """Give the functions the stream's records in order, and again after a failure, as Lambda does."""
         wait = 1
         while not self._stopping.is_set():
             self._changed.clear()
@@ -110,17 +105,16 @@ class Chats:
                 gateway.pass_on([{"dynamodb": {"Keys": {"id": {"S": incident_id}}}} for _, incident_id in records])
                 database.forget(records[-1][0])
                 wait = 1
-            except Exception as error:  # as on AWS, where Lambda handles every exception that leaves a function
+            except Exception as error:  # on AWS, Lambda retries after any exception that leaves a function
                 if self._stopping.is_set():
                     return
-                log.warning(
-                    "The chats could not be told (%s: %s). Trying again in %d s.", type(error).__name__, error, wait
-                )
+                name = type(error).__name__
+                log.warning("The chats could not be told (%s: %s). Trying again in %d s.", name, error, wait)
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
 
     def _fetch_updates(self, webhook: str) -> None:
-        """Give the updates of the bot to the webhook, and make the calls that it answers."""
+        """Pass the bot's updates to the webhook, and make the calls in its responses."""
         http = urllib3.PoolManager(retries=False, timeout=POLL + 10)
         offset = 0
         while not self._stopping.is_set():
@@ -128,7 +122,7 @@ class Chats:
                 updates = self._ask(http, "getUpdates", {"offset": offset, "timeout": POLL})
                 for update in cast("list[dict[str, int]]", updates):
                     response = http.request("POST", webhook, json=update)
-                    if response.status != 200:  # the same update again, as Telegram does with a webhook
+                    if response.status != 200:  # the update is then repeated, as Telegram does with a webhook
                         raise ValueError(f"the API answered {response.status}")
                     offset = update["update_id"] + 1
                     if answer := response.json():
@@ -138,14 +132,14 @@ class Chats:
                 self._stopping.wait(LONGEST_WAIT)
 
     def _make(self, http: urllib3.PoolManager, call: Fields) -> None:
-        """Make the call that the webhook answers. Telegram does not repeat an update because it refuses the call."""
+        """Make a call from the webhook's response. If Telegram refuses it, the update is not repeated."""
         try:
             self._ask(http, str(call.pop("method")), call)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             log.warning("Telegram has refused an answer: %s", error)
 
     def _ask(self, http: urllib3.PoolManager, method: str, fields: Fields) -> object:
-        """Call a method of the Bot API; return its result. Raises `ValueError` for a refusal."""
+        """The result of a method of the Bot API. Raises `ValueError` if Telegram refuses the call."""
         answer = http.request("POST", f"{self._api_url}/bot{self._token}/{method}", json=fields).json()
         if not answer.get("ok"):
             raise ValueError(f"{method}: {answer.get('description')}")
@@ -153,7 +147,7 @@ class Chats:
 
 
 def with_token(database: "WSGIApplication") -> "WSGIApplication":
-    """The database, and SSM with the bot's token, for a function that `sam local invoke` runs."""
+    """The database, and an SSM with the bot's token, for a function that `sam local invoke` runs."""
     token = os.environ.pop("TELEGRAM_TOKEN", "local")
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> "Iterable[bytes]":
@@ -169,7 +163,7 @@ def _parameter(token: str) -> Fields:
 
 
 def start(parameters: dict[str, str]) -> Chats | None:
-    """Prepare for telling the chats that the stack's parameters list, and add what the functions need for it."""
+    """Prepare for the chats that the stack's parameters list; set the parameters that the functions need for them."""
     token, api_url = os.environ.pop("TELEGRAM_TOKEN", ""), os.environ.pop("TELEGRAM_API_URL", "")
     if not parameters.get("TelegramChats"):
         return None

@@ -1,10 +1,11 @@
-"""What template.yaml says about routes, functions, their environment and the table: it is read, not repeated.
+"""The routes, functions, environment and table that template.yaml declares.
 
-`parameters` are values for the stack's parameters; a parameter without one has its default. A function whose condition is
-false with these values does not exist.
+`parameters` are values for the stack's parameters; the others have their defaults. A function exists only if its condition is true
+with these values.
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
@@ -27,8 +28,6 @@ PSEUDO_PARAMETERS = {
 
 
 class Route(NamedTuple):
-    """A route of the HTTP API and the function behind it."""
-
     method: str
     path: str
     function: str
@@ -48,9 +47,9 @@ class Route(NamedTuple):
         return [segment.startswith("{") + segment.endswith("+}") for segment in self.path.split("/")]
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """The values of the path's variables, or None where the route does not match the request.
+        """The values of the path's variables, or None if the route does not match.
 
-        `{id}` matches one segment that is not empty, `{proxy+}` the rest of the path, which may be empty.
+        `{id}` matches one non-empty segment, `{proxy+}` the rest of the path, which may be empty.
         """
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path)
         pattern = re.sub(r"\{(\w+)\+\}", r"(?P<\1>.*)", pattern)
@@ -59,11 +58,20 @@ class Route(NamedTuple):
 
 
 class TemplateError(Exception):
-    """The template cannot be used; the text is for the person who started the program."""
+    """The template cannot be used. The message is for the person who started the program."""
 
 
 class ParameterError(TemplateError):
     """The stack has no such parameter, or does not allow this value."""
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """`LogDays=7 RemindAt='rate(1 day)'`, split as a shell does. Raises `ParameterError`."""
+    try:
+        values = [value.partition("=") for value in shlex.split(text)]
+    except ValueError as error:
+        raise ParameterError(f"The parameters cannot be read ({error}): {text}") from None
+    return {name: value for name, _, value in values}
 
 
 class _Parameter(BaseModel):
@@ -75,7 +83,7 @@ class _Parameter(BaseModel):
     MaxValue: int | None = None
 
     def rule_broken_by(self, value: str) -> str | None:
-        """The rule that a value breaks, as a sentence; None where it breaks none."""
+        """The rule that a value breaks, as a sentence, if any."""
         if self.AllowedValues and value not in map(str, self.AllowedValues):
             return f"It is one of {', '.join(map(str, self.AllowedValues))}."
         if not re.fullmatch(self.AllowedPattern, value):
@@ -116,7 +124,7 @@ class _Event(BaseModel):
 
 
 class Function(BaseModel):
-    """A Lambda function, with what the template's globals say about all functions."""
+    """A Lambda function, including the template's globals."""
 
     Handler: str
     Timeout: int = 3
@@ -126,7 +134,7 @@ class Function(BaseModel):
 
 
 class Cors(BaseModel):
-    """Which web pages of other origins may send what, and see what."""
+    """What web pages of other origins may send and read."""
 
     AllowOrigins: list[str]
     AllowMethods: list[str]
@@ -146,7 +154,7 @@ def _checked(model: type[M], value: object) -> M:
 
 
 class Template(BaseModel):
-    """The template, its intrinsic functions in the long form: `{"Ref": "IncidentsTable"}`."""
+    """The template, with intrinsic functions in their long form: `{"Ref": "IncidentsTable"}`."""
 
     Parameters: dict[str, _Parameter]
     Rules: dict[str, _Rule] = {}
@@ -155,7 +163,7 @@ class Template(BaseModel):
     Resources: dict[str, _Resource]
 
     def check(self, parameters: Mapping[str, str]) -> None:
-        """Raise `ParameterError` for a value that a deployment of the stack would refuse."""
+        """Raise `ParameterError` for a value that CloudFormation would refuse."""
         for name, value in parameters.items():
             if name not in self.Parameters:
                 raise ParameterError(f"The template has no parameter {name}. It has {', '.join(self.Parameters)}.")
@@ -165,17 +173,16 @@ class Template(BaseModel):
     def check_rules(self, parameters: Mapping[str, str]) -> None:
         """Raise `ParameterError` for values that the first deployment of a stack would refuse together."""
         for rule in self.Rules.values():
-            for each in rule.Assertions if self._holds(rule.RuleCondition, parameters) else []:
-                if not self._holds(each.Assert, parameters):
+            for each in rule.Assertions if self.holds(rule.RuleCondition, **parameters) else []:
+                if not self.holds(each.Assert, **parameters):
                     raise ParameterError(f"{each.AssertDescription}.")
 
     def functions(self, **parameters: str) -> dict[str, Function]:
-        """The functions by their logical ids."""
         return {
             name: _checked(Function, self.Globals.get("Function", {}) | resource.Properties)
             for name, resource in self.Resources.items()
             if resource.Type == "AWS::Serverless::Function"
-            and (resource.Condition is None or self._holds(resource.Condition, parameters))
+            and (resource.Condition is None or self.holds(resource.Condition, **parameters))
         }
 
     def routes(self, **parameters: str) -> list[Route]:
@@ -189,22 +196,20 @@ class Template(BaseModel):
         return sorted(routes, key=lambda route: route.specificity)
 
     def cors(self, **parameters: str) -> Cors | None:
-        """The API's configuration of CORS; None where it has none."""
         api = self.Resources.get("IncidentApi")
         match api and api.Properties.get("CorsConfiguration"):
-            case {"Fn::If": [str(condition), dict(then), _]} if self._holds(condition, parameters):
+            case {"Fn::If": [str(condition), dict(then), _]} if self.holds(condition, **parameters):
                 return _checked(Cors, then | {"AllowOrigins": self._resolve(then["AllowOrigins"], parameters)})
             case _:
                 return None
 
     @staticmethod
     def base_path(**parameters: str) -> str:
-        """The path below which the API answers under its own domain name: empty, or such as `/v1`."""
+        """The path of the API under its own domain name: empty, or such as `/v1`."""
         path = parameters.get("BasePath")
         return f"/{path}" if path else ""
 
     def environment(self, **parameters: str) -> dict[str, str]:
-        """The variables of all functions together: those that every function has, and each one's own."""
         declared = [_Variables.model_validate(self.Globals["Function"]["Environment"])]
         declared += [function.Environment for function in self.functions(**parameters).values()]
         variables = {name: value for each in declared for name, value in each.Variables.items()}
@@ -212,41 +217,36 @@ class Template(BaseModel):
         return {name: str(value) for name, value in resolved.items() if value is not None}
 
     def table(self, name: str = TABLE) -> "CreateTableInputTypeDef":
-        """The request that creates a table. A local table's name is its logical id, as it is under `sam local`."""
+        """The request that creates a table. Its local name is its logical id, as under `sam local`."""
         asked = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"}
         declared = {key: value for key, value in self.Resources[name].Properties.items() if key in asked}
         return cast("CreateTableInputTypeDef", {"TableName": name} | declared)
 
-    def holds(self, condition: str, **parameters: str) -> bool:
-        """Whether a condition of the template is true."""
-        return self._holds(condition, parameters)
-
-    def _holds(self, condition: JsonValue, parameters: Mapping[str, str]) -> bool:
+    def holds(self, condition: JsonValue, **parameters: str) -> bool:
         """Evaluate a condition: a name, or an intrinsic function of conditions."""
         match condition:
             case str(name) | {"Condition": str(name)}:
-                return self._holds(self.Conditions[name], parameters)
+                return self.holds(self.Conditions[name], **parameters)
             case {"Fn::Equals": [left, right]}:
                 return str(self._resolve(left, parameters)) == str(self._resolve(right, parameters))
             case {"Fn::Not": [inner]}:
-                return not self._holds(inner, parameters)
+                return not self.holds(inner, **parameters)
             case {"Fn::And": list(inner)}:
-                return all(self._holds(each, parameters) for each in inner)
+                return all(self.holds(each, **parameters) for each in inner)
             case {"Fn::Or": list(inner)}:
-                return any(self._holds(each, parameters) for each in inner)
+                return any(self.holds(each, **parameters) for each in inner)
             case _:
                 raise TemplateError(f"The template has a condition that the local run cannot evaluate: {condition}")
 
     def _resolve(self, value: JsonValue, parameters: Mapping[str, str]) -> JsonValue:
-        """Evaluate the intrinsic functions in a value; `AWS::NoValue` is None. A resource's name or attribute stands for itself."""
+        """Evaluate the intrinsic functions in a value. `AWS::NoValue` is None; a resource is its logical id."""
         match value:
             case {"Ref": "AWS::NoValue"}:
                 return None
             case {"Ref": str(name)} | {"Fn::GetAtt": str(name)}:
-                default = (
-                    str(self.Parameters[name].Default) if name in self.Parameters else PSEUDO_PARAMETERS.get(name, name)
-                )
-                return parameters.get(name, default)
+                if name in self.Parameters:
+                    return parameters.get(name, str(self.Parameters[name].Default))
+                return PSEUDO_PARAMETERS.get(name, name)
             case {"Fn::Sub": str(text)}:
                 return self._resolve({"Fn::Sub": [text, {}]}, parameters)
             case {"Fn::Sub": [str(text), dict(names)]}:
@@ -260,7 +260,7 @@ class Template(BaseModel):
             case {"Fn::Split": [str(delimiter), text]}:
                 return list(str(self._resolve(text, parameters)).split(delimiter))
             case {"Fn::If": [str(condition), then, otherwise]}:
-                return self._resolve(then if self._holds(condition, parameters) else otherwise, parameters)
+                return self._resolve(then if self.holds(condition, **parameters) else otherwise, parameters)
             case dict() | list():
                 raise TemplateError(f"The template has a value that the local run cannot evaluate: {value}")
             case _:
@@ -288,13 +288,13 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.
 
 
 def read(path: Path) -> dict[str, JsonValue]:
-    """A template as it is on disk, its intrinsic functions in the long form."""
+    """A template file, with intrinsic functions in their long form."""
     parsed: dict[str, JsonValue] = yaml.load(path.read_text(), _Loader)  # noqa: S506 (it is a SafeLoader)
     return parsed
 
 
 def load() -> Template:
-    """The stack's template as it is on disk. Raises `TemplateError`."""
+    """The stack's template. Raises `TemplateError`."""
     try:
         return _checked(Template, read(PATH))
     except yaml.YAMLError as error:
