@@ -27,8 +27,6 @@ Fields = Mapping[str, object]
 
 MAX_TEXT = {"sendMessage": 4096, "editMessageText": 4096, "answerCallbackQuery": 200}
 """UTF-16 code units."""
-MAX_CALLBACK_DATA = 64
-"""Bytes."""
 
 ANNA: Fields = {"id": 11, "is_bot": False, "first_name": "Анна", "last_name": "Петрова", "language_code": "ru"}
 BORIS: Fields = {"id": 22, "is_bot": False, "first_name": "Boris", "language_code": "en"}
@@ -130,7 +128,7 @@ def call(answer: Fields) -> Call | None:
     if isinstance(made, methods.SendMessage | methods.EditMessageText):
         assert fields["link_preview_options"] == {"is_disabled": True}
     for button in buttons(made).values():
-        assert 1 <= len(button.encode()) <= MAX_CALLBACK_DATA
+        assert 1 <= len(button.encode()) <= 64
     return made
 
 

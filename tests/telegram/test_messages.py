@@ -84,3 +84,11 @@ def test_the_longest_incident_fills_the_message() -> None:
     assert int(left_out) + rest.count("\n20") == 41
     assert rest.count("\n20") > 10
     assert rest.endswith("open, " + "🛴" * 20)
+
+
+def test_a_long_reminder_fills_the_message() -> None:
+    active = [incident("x" * 200)] * 40
+    text = messages.reminder_text(ENGLISH, active, active)
+    assert text.startswith("Incidents open or in progress: 40.\n\nOf these, never announced in a chat: 40.")
+    assert 4096 - 200 < units(text) <= MAX_TEXT["sendMessage"]
+    assert text.endswith("/incidents")

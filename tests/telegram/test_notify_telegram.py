@@ -445,16 +445,6 @@ def test_an_unsent_digest_announces_nothing(api: httpx.Client, telegram: Telegra
     assert "never announced in a chat: 9." in telegram.shown()[0]
 
 
-def test_a_long_reminder_fills_the_message(api: httpx.Client, telegram: Telegram) -> None:
-    for number in range(40):
-        create(api, f"{number} {'x' * 200}")
-    handle({})
-    (text,) = telegram.shown()
-    assert text.startswith("Incidents open or in progress: 40.\n\nOf these, never announced in a chat: 40.")
-    assert 4096 - 200 < len(text) <= 4096
-    assert text.endswith("/incidents")
-
-
 # ---- alarms
 
 
