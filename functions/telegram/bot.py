@@ -1,6 +1,6 @@
-"""A client of Telegram's Bot API: the calls that a bot makes by itself, and what it means if Telegram refuses one.
+"""A client of Telegram's Bot API, and what Telegram's refusals mean.
 
-The bot's token is part of every URL. It is read from SSM once, and stands in no log line and in no exception.
+The bot's token is part of every URL. It is read from SSM once, and appears in no log line and no exception.
 
 https://core.telegram.org/bots/api#making-requests
 """
@@ -23,10 +23,10 @@ TOKEN_PARAMETER = os.environ["TELEGRAM_TOKEN_PARAMETER"]
 """The name of an SSM parameter of the type SecureString."""
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 2, 8
-"""Seconds. There is no second attempt: the caller repeats."""
+"""Seconds. There is no second attempt: the caller retries."""
 
 DEFAULT_WAIT = 5
-"""Seconds, where Telegram throttles without saying for how long."""
+"""Seconds, if Telegram throttles without saying for how long."""
 
 _NO_ACCESS = (
     "chat not found",
@@ -39,20 +39,20 @@ _NO_ACCESS = (
 )
 
 Method = dict[str, object]
-"""A call of a method of the Bot API, its name as `method`."""
+"""The fields of a call of the Bot API, and the method's name as `method`."""
 
-# Whatever the level of the root logger is: urllib3 logs URLs, even in warnings, and botocore at DEBUG what SSM answers.
+# Regardless of the root logger's level: urllib3 logs URLs, even in warnings, and botocore logs SSM's responses at DEBUG.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
-# urllib3's own attempts would put the URL into the text of their exception.
+# No retries by urllib3: the exception that it raises after them contains the URL.
 _http = urllib3.PoolManager(
     ca_certs=where(), retries=False, timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 )
 
 
 class TryLater(Exception):
-    """Telegram throttles, fails, does not answer, or refuses the token; `seconds` is how long it wants to be left alone."""
+    """Telegram throttles, fails, does not answer or refuses the token. If it throttles, it accepts no call for `seconds`."""
 
     def __init__(self, reason: str, seconds: float = 0) -> None:
         super().__init__(reason)
@@ -60,7 +60,7 @@ class TryLater(Exception):
 
 
 class MessageGone(Exception):
-    """The message to edit does not exist any more, or cannot be edited."""
+    """The message to edit no longer exists or cannot be edited."""
 
 
 class ChatMoved(Exception):
@@ -76,7 +76,7 @@ class ChatUnreachable(Exception):
 
 
 class Refused(Exception):
-    """Telegram refuses the call itself, so that repeating it would not help. The text is Telegram's description."""
+    """Telegram refuses the call, and would refuse it again. The text is Telegram's description."""
 
 
 class _Token:
@@ -84,10 +84,9 @@ class _Token:
 
 
 def call(method: Method) -> int:
-    """Make a call; return the number of the message that it sent or edited, 0 if it is about none.
+    """Make a call; return the number of the message that it sent or edited, 0 if there is none. Raises this module's errors.
 
-    That a message is edited to what it says already is a success: Telegram says so after an edit whose answer was lost. Raises
-    this module's errors.
+    An edit that changes nothing is a success: it may repeat one whose answer was lost.
     """
     if not _Token.value:
         _Token.value = _read_token()
@@ -100,7 +99,7 @@ def call(method: Method) -> int:
         answer = json.loads(response.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise TryLater(f"{name}: {type(error).__name__}") from None
-    if response.status in (401, 404):  # 404 for what has not the form of a token
+    if response.status in (401, 404):  # 404 if it does not look like a token
         _Token.value = ""
         raise TryLater(f"{name}: the token is refused")
     if not isinstance(answer, dict) or response.status >= 500 or "ok" not in answer:
@@ -112,7 +111,7 @@ def call(method: Method) -> int:
 
 
 def _refused(name: str, status: int, answer: dict[str, object]) -> int:
-    """What a refusal means. Telegram tells many of them apart by nothing but their description."""
+    """Raise the error that a refusal means; return 0 if it means none. Many refusals differ only in their descriptions."""
     description = str(answer.get("description", ""))
     parameters = cast("dict[str, int]", answer.get("parameters") or {})
     if status == 429:

@@ -1,6 +1,6 @@
-"""What the bot says in Telegram: words in two languages, and texts and buttons within Telegram's limits.
+"""The bot's messages and buttons, in two languages and within Telegram's limits.
 
-Texts are plain, without a parse mode: nothing in a report can break a message. Lengths are in UTF-16 code units, as Telegram
+Texts are plain, without a parse mode, so nothing in a report can break a message. Lengths are in UTF-16 code units, as Telegram
 counts them.
 
 https://core.telegram.org/bots/api#sendmessage
@@ -15,16 +15,16 @@ from typing import NamedTuple
 from incident import HistoryEntry, Incident, Status
 
 MAX_TEXT = 4096
-"""Of a message."""
+"""The most that a message takes."""
 
 MAX_ALERT = 200
-"""Of the answer to a button."""
+"""The most that the answer to a tap takes."""
 
 MAX_LISTED = 80
-"""More incidents than a message has room for: each takes more than 52."""
+"""More incidents than fit into a message: each takes more than 52 code units."""
 
 _MAX_HISTORY = 1200
-"""The history's share of a message. The description gets what is left."""
+"""The history's share of a message. The description gets the rest."""
 
 _MAX_EXCERPT = 100
 """The description's share of a line in a list."""
@@ -41,58 +41,58 @@ _MAX_NAME = 64
 _DAY, _HOUR, _MINUTE = 24 * 60 * 60, 60 * 60, 60
 
 REFRESH = "refresh"
-"""What the button that only brings its message up to date has instead of a status."""
+"""Replaces the status in the data of the button that only updates its message."""
 
 ACKNOWLEDGED = "👍"
-"""The reaction to a comment: one of those that every chat has by default."""
+"""The reaction to a comment. Every chat allows it by default."""
 
 Keyboard = dict[str, list[list[dict[str, str]]]]
 
 
 class Words(NamedTuple):
-    """Everything that the bot says in one language."""
+    """The bot's texts in one language."""
 
     statuses: dict[Status, str]
     actions: dict[Status, str]
-    """On the buttons: what gives an incident this status."""
+    """The text of the button that sets this status."""
     refresh: str
     status: str
     history: str
     earlier: str
-    """With the number of entries that the history leaves out."""
+    """Takes the number of entries that the history leaves out."""
     usage: str
     not_a_report: str
     not_found: str
     up_to_date: str
     somebody_else: str
-    """With the present status, and who made the last change."""
+    """Takes the current status, and who made the last change."""
     too_much: str
-    """For an incident that takes no more changes or comments."""
+    """For an incident that accepts no more changes or comments."""
     not_a_comment: str
     unknown_button: str
     someone: str
     none_active: str
     active: str
     older: str
-    """With the command that lists what the message has no room for."""
+    """Takes the command that lists what does not fit into the message."""
     digest: str
-    """With the number of incidents, and of those that are open or in progress."""
+    """Takes the number of incidents, and how many of them are open or in progress."""
     reminder: str
-    """With the number of incidents that are open or in progress."""
+    """Takes the number of incidents that are open or in progress."""
     untold: str
-    """With the number of incidents that no chat has been told of."""
+    """Takes the number of incidents that were never announced."""
     oldest: str
     all: str
-    """With the command that lists what is open or in progress."""
+    """Takes the command that lists what is open or in progress."""
     now: str
     minutes: str
     hours: str
     days: str
     commands: dict[str, str]
-    """For the menu of commands."""
+    """Descriptions for the menu of commands."""
 
     def of(self, status: Status) -> str:
-        """The words for a status, or its name where this version has none."""
+        """The words for a status; its name if there are none."""
         return self.statuses.get(status, status)
 
 
@@ -195,13 +195,13 @@ def words(language_code: str) -> Words:
 
 
 def content(text: str, keyboard: Keyboard | None = None) -> dict[str, object]:
-    """What a message shows, as fields of the methods that send and edit one."""
+    """What a message shows, as fields of sendMessage and editMessageText."""
     shown: dict[str, object] = {"text": text, "link_preview_options": {"is_disabled": True}}
     return shown | ({"reply_markup": keyboard} if keyboard else {})
 
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
-    """The description, the status and who set it, the id, and the latest part of the history, as much as fits."""
+    """The description, the status and who set it, the id, and as much of the latest history as fits."""
     set_by = _by(next(entry for entry in reversed(history) if _sets_status(entry, history)))
     tail = f"\n\n{words.status}: {words.of(incident.status)}{set_by}\n{incident.id}"
     if len(history) > 1:
@@ -220,7 +220,7 @@ def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
 
 
 def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -> str:
-    """What an entry says: the status, unless it is only a comment, who it was, and the comment."""
+    """An entry's status, unless it is only a comment, its author, and its comment."""
     status = words.of(entry.status) if _sets_status(entry, history) else ""
     what = ", ".join(filter(None, (status, _name(entry))))
     if not entry.comment:
@@ -229,13 +229,13 @@ def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -
 
 
 def _sets_status(entry: HistoryEntry, history: Sequence[HistoryEntry]) -> bool:
-    """Whether an entry gave the incident another status than the entry before it, as far as that is known."""
+    """Whether an entry changed the status, as far as this part of the history shows."""
     before = entry.version - history[0].version - 1
     return before < 0 or history[before].status != entry.status
 
 
 def keyboard(words: Words, incident: Incident) -> Keyboard:
-    """A button for each other status, and one to refresh the message. Each tells what version the message shows."""
+    """A button for each other status, and one to refresh the message. Their data include the version that the message shows."""
     statuses = [
         {"text": words.actions.get(status, status), "callback_data": f"{status}:{incident.id}:{incident.version}"}
         for status in Status
@@ -246,7 +246,7 @@ def keyboard(words: Words, incident: Incident) -> Keyboard:
 
 
 def conflict_alert(words: Words, latest: HistoryEntry) -> str:
-    """What has become of the incident, and who it was."""
+    """The incident's current status, and who made the last change."""
     name = _clip(_name(latest), _MAX_NAME) or words.someone
     return words.somebody_else.format(words.of(latest.status), name)
 
@@ -254,7 +254,7 @@ def conflict_alert(words: Words, latest: HistoryEntry) -> str:
 def list_text(words: Words, incidents: Sequence[Incident]) -> str:
     """As many of these incidents as fit, and a command for the rest.
 
-    The commands only need a tap: /incident_<id> shows an incident, /incidents_<id> lists those that are older than it.
+    A tap sends a command: /incident_<id> shows an incident, /incidents_<id> lists older ones.
     """
     if not incidents:
         return words.none_active
@@ -277,7 +277,7 @@ def _item(words: Words, incident: Incident) -> str:
 
 
 def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]) -> str:
-    """How many incidents there are, the names of some, and the command for the rest."""
+    """The number of incidents, a line for each of the `named` ones, and the command that lists them all."""
     text = words.digest.format(total, active) + "\n"
     for incident in named:
         text += f"\n{words.of(incident.status)}: {_clip(_one_line(incident), _MAX_NAMED)} /incident_{_hex(incident)}"
@@ -285,7 +285,7 @@ def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]
 
 
 def reminder_text(words: Words, active: Sequence[Incident], untold: Sequence[Incident]) -> str:
-    """How many incidents are open or in progress, and as many as fit: first those of which no chat was told."""
+    """The number of `active` incidents, and as many of them as fit: first those that were never announced."""
     text = words.reminder.format(len(active))
     rest = f"\n\n{words.all.format('/incidents')}"
     sections = [(words.untold.format(len(untold)), untold)] if untold else []
@@ -302,7 +302,7 @@ def reminder_text(words: Words, active: Sequence[Incident], untold: Sequence[Inc
 
 
 def alarm_text(message: str) -> str:
-    """An alarm, as CloudWatch describes it to a topic of SNS; anything else that is sent there as it is."""
+    """Format CloudWatch's JSON about an alarm; return any other message of the SNS topic unchanged."""
     try:
         alarm = json.loads(message)
         firing = alarm["NewStateValue"] == "ALARM"
@@ -314,7 +314,7 @@ def alarm_text(message: str) -> str:
 
 
 def age(words: Words, time: str, now: datetime | None = None) -> str:
-    """How long ago a time of an incident is, in its largest whole unit."""
+    """How long ago an RFC 3339 time is, in the largest whole unit."""
     seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(time)).total_seconds()
     for unit, word in ((_DAY, words.days), (_HOUR, words.hours), (_MINUTE, words.minutes)):
         if seconds >= unit:
@@ -327,7 +327,7 @@ def _one_line(incident: Incident) -> str:
 
 
 def _hex(incident: Incident) -> str:
-    # A command has letters, digits and underscores.
+    # A command may contain only letters, digits and underscores.
     return incident.id.replace("-", "")
 
 
@@ -337,7 +337,7 @@ def _by(entry: HistoryEntry) -> str:
 
 
 def _name(entry: HistoryEntry) -> str:
-    """Who made a version: a name from Telegram without the user's id, or that of an access key; empty if unknown."""
+    """Who made a version: the name of a Telegram user, without the id, or of an access key; empty if unknown."""
     by = entry.by or ""
     return by.partition(" ")[2] or by if by.startswith("telegram:") else by
 
@@ -345,7 +345,7 @@ def _name(entry: HistoryEntry) -> str:
 def _clip(text: str, length: int) -> str:
     if _length(text) <= length:
         return text
-    # Without half of a surrogate pair at the end.
+    # errors="ignore" drops half of a surrogate pair at the end.
     return text.encode("utf-16-le")[: 2 * (length - 1)].decode("utf-16-le", errors="ignore") + "…"
 
 

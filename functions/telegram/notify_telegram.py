@@ -1,8 +1,8 @@
-"""Tell the Telegram chats what becomes of incidents, whoever reports or changes them, what is still open, and of alarms.
+"""Announce incidents and their changes in the Telegram chats, remind them of what is still open, and pass on alarms.
 
-A function on the table's stream. A record only says that an incident has changed: the incident is read, and each chat's message
-is brought to its present version. Repeated, late and merged records therefore need no code of their own. What fails now and may
-succeed later raises an exception, and Lambda sends the whole batch again.
+A function on the table's stream. A record only says that an incident has changed: the function reads the incident and updates
+each chat's message to its current version, so repeated, late and merged records need no special handling. A failure that may
+pass raises an exception, and Lambda sends the whole batch again.
 
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-eventsourcemapping.html
 """
@@ -33,13 +33,13 @@ CHATS = os.environ["TELEGRAM_CHATS"].split(",")
 WORDS = messages.words(os.environ["TELEGRAM_LANGUAGE"])
 
 MAX_SINGLES = 8
-"""New incidents of one batch that are announced one by one."""
+"""The most new incidents of a batch that get a message each."""
 
 RESERVE = 15
-"""Seconds of the function's time that a call and what is remembered of it may take: nothing is waited for beyond that."""
+"""Seconds before the function's timeout in which no wait may end: a call and storing its result may take as long."""
 
 PAGE = 1000
-"""Incidents that the reminder reads at once."""
+"""Incidents that the reminder reads per page."""
 
 
 class _Alarm(TypedDict):
@@ -57,32 +57,32 @@ class _Record(TypedDict, total=False):
 
 class _Event(TypedDict, total=False):
     Records: list[_Record]
-    """Of the stream, or of the alarms' topic; none for the reminder."""
+    """Records of the stream or of the alarms' topic; absent for the reminder."""
 
 
 class Invocation:
-    """What the function has for its work: the time until which it may wait, what it counts, and its log line."""
+    """The deadline, the metrics and the log line of one invocation."""
 
     def __init__(self, context: "LambdaContext") -> None:
         self._deadline = time.time() + context.get_remaining_time_in_millis() / 1000 - RESERVE
         self.id = context.aws_request_id
-        """The same where Lambda repeats an event that did not come from the stream."""
+        """The same when Lambda retries an event that did not come from the stream."""
         self._counts: Counter[str] = Counter()
 
     def count(self, metric: str) -> None:
         self._counts[metric] += 1
 
     def log(self, **fields: str) -> None:
-        """Write a line about a part of the work."""
+        """Write a log line about a part of the work."""
         log.Line(request_id=self.id, **fields).write()
 
     def skip(self, id: str, reason: str) -> None:
-        """Pass over what can never be told."""
+        """Count and log what can never be announced."""
         self.count("NotificationsSkipped")
         self.log(incident_id=id, skipped=reason)
 
     def finish(self) -> None:
-        """Write the line about all of the work."""
+        """Write the log line about the whole invocation."""
         line = log.Line(request_id=self.id)
         for metric, number in self._counts.items():
             line.count(metric, number)
@@ -115,7 +115,7 @@ def handler(event: "_Event", context: "LambdaContext") -> None:
 
 
 def _tell_chats(invocation: Invocation, tell: Callable[["Destination"], None]) -> None:
-    """Tell every chat, each in a thread of its own, so that none waits for another; then raise the first error."""
+    """Tell every chat in its own thread, so that none waits for another; then raise the first error."""
     destinations = [Destination(chat, invocation) for chat in CHATS]
     with ThreadPoolExecutor(len(destinations)) as threads:
         tasks = [threads.submit(tell, destination) for destination in destinations]
@@ -124,16 +124,16 @@ def _tell_chats(invocation: Invocation, tell: Callable[["Destination"], None]) -
 
 
 class Changed(NamedTuple):
-    """An incident that a chat may have to hear of, and the message that reported it, if one did."""
+    """An incident that has changed, and the message that reported it, if any."""
 
     incident: Incident
     origin: Place | None
     is_imported: bool = False
-    """Whether nothing has become of it since `make import` stored it."""
+    """Whether it has not changed since `make import` stored it."""
 
 
 def _read(ids: Iterable[str], invocation: Invocation) -> list[Changed]:
-    """The incidents, oldest first. One that cannot be read is left out, and logged."""
+    """The incidents, oldest first. One that cannot be read is skipped."""
     changed = []
     for incident_id, stored in store.get_many(ids).items():
         if stored.incident:
@@ -145,7 +145,7 @@ def _read(ids: Iterable[str], invocation: Invocation) -> list[Changed]:
 
 
 class Destination:
-    """A chat that is told of incidents."""
+    """A chat in which incidents are announced."""
 
     def __init__(self, chat: str, invocation: Invocation) -> None:
         self.invocation = invocation
@@ -161,7 +161,7 @@ class Destination:
         return changed.origin is not None and changed.origin.chat in (self.id, int(self._configured.partition("/")[0]))
 
     def send(self, text: str, keyboard: messages.Keyboard | None = None, reply_to: Place | None = None) -> int:
-        """Send a message to the chat's topic, or reply to one of the chat's; return its number."""
+        """Send a message to the chat's topic, or as a reply; return its number."""
         method: Method = {"method": "sendMessage", **messages.content(text, keyboard)}
         thread = reply_to.thread if reply_to else int(self.chat.partition("/")[2] or 0)
         if reply_to:
@@ -171,7 +171,7 @@ class Destination:
         return self._call(method)
 
     def edit(self, message: int, text: str, keyboard: messages.Keyboard | None = None) -> int:
-        """Edit a message, or send a new one if it is gone; return the number of the message that now says this."""
+        """Edit a message, or send a new one if it is gone; return the number of the message that shows the text."""
         try:
             self._call({"method": "editMessageText", "message_id": message, **messages.content(text, keyboard)})
         except MessageGone:
@@ -180,12 +180,11 @@ class Destination:
         return message
 
     def claim(self, limit: int = told.MAX_CALLS) -> None:
-        """Wait until the chat may get another message."""
+        """Wait until another call is allowed, and claim it."""
         while wait := told.claim_call(self.chat, time.time(), limit):
             self.invocation.wait(wait)
 
     def log_unreachable(self, error: Exception) -> None:
-        """Log that the chat does not take the bot's messages."""
         self.invocation.log(chat_id=self.chat, unreachable=str(error))
 
     def _call(self, method: Method) -> int:
@@ -202,7 +201,7 @@ class Destination:
 
 
 def _tell(changed: list[Changed], to: Destination) -> None:
-    """Bring what the chat has been told of these incidents up to date."""
+    """Bring the chat's messages about these incidents up to date."""
     known = told.told(to.chat, (each.incident.id for each in changed))
     new: list[Changed] = []
     edited: list[tuple[Changed, int]] = []
@@ -214,7 +213,7 @@ def _tell(changed: list[Changed], to: Destination) -> None:
             digests.setdefault(before.digest, []).append(incident)
         if before.message and before.shown < incident.version:
             edited.append((each, before.message))
-        # The response to the report has said version 1 already.
+        # The response to the report already shows version 1.
         heard = before.message or before.digest or (incident.version == 1 and to.has_reported(each))
         if not heard and not each.is_imported:
             new.append(each)
@@ -233,7 +232,7 @@ def _tell(changed: list[Changed], to: Destination) -> None:
 
 
 def _announce(new: list[Changed], to: Destination) -> list[Changed]:
-    """Send a message for each; return those for which the chat has had too many of late, unless it is one alone."""
+    """Send a message for each until the chat has had too many; return the rest. The last one is always sent."""
     for place, each in enumerate(new):
         last = len(new) == place + 1
         while wait := told.claim_call(to.chat, time.time(), told.MAX_CALLS if last else told.MAX_SINGLE_CALLS):
@@ -245,7 +244,7 @@ def _announce(new: list[Changed], to: Destination) -> list[Changed]:
 
 
 def _show(changed: Changed, to: Destination, message: int = 0) -> None:
-    """Show an incident in its message, or in a new one: where it was reported, as a reply to the report."""
+    """Show an incident in its message, or in a new one, which replies to the report if the chat has it."""
     try:
         incident, history = store.get_with_history(changed.incident.id)
     except IncidentNotFound:
@@ -269,16 +268,16 @@ def _send_new(changed: Changed, to: Destination, text: str, keyboard: messages.K
 
 
 def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> None:
-    """Let a digest count these incidents, and let its message show that."""
+    """Count these incidents in a digest, and update its message."""
     told.count(to.chat, number, incidents)
     while (digest := told.digest(to.chat, number)).shown < digest.changes:
         claimed = time.time()
         if wait := told.claim_digest(to.chat, number, claimed):
-            to.invocation.wait(wait)  # another function may show it meanwhile
+            to.invocation.wait(wait)  # another function may update the message meanwhile
             continue
         to.claim()
         if told.claim_digest(to.chat, number, time.time(), claimed):
-            continue  # another one has claimed it, because this one has waited for long
+            continue  # another function claimed it while this one waited
         digest = told.digest(to.chat, number)
         stored = store.get_many(digest.first)
         named = [each for each in (stored[first].incident for first in digest.first if first in stored) if each]
@@ -292,7 +291,7 @@ def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> No
 
 
 def _remind(to: Destination) -> None:
-    """Remind the chat of what is open or in progress, and say what no chat has been told of."""
+    """Remind the chat of what is open or in progress, and name what was never announced."""
     active: list[Incident] = []
     page = store.newest(ACTIVE, PAGE)
     while page:
@@ -306,7 +305,7 @@ def _remind(to: Destination) -> None:
 
 
 def _never_told(active: list[Incident]) -> list[Changed]:
-    """Those of the incidents of which no message is, in any chat."""
+    """Those of the incidents that no message in any chat shows or counts."""
     shown: set[str] = set()
     for chat in map(told.present_name, CHATS):
         known = told.told(chat, [each.id for each in active])
@@ -319,14 +318,14 @@ def _never_told(active: list[Incident]) -> list[Changed]:
 
 
 def _send_once(text: str, to: Destination) -> None:
-    """Send a text to the chat, unless an earlier attempt has."""
+    """Send a text to the chat, unless an earlier attempt did."""
     if told.is_event_told(to.chat, to.invocation.id):
         return
     try:
         to.claim()
         to.send(text)
     except (ChatUnreachable, Refused) as error:
-        # Not counted: the alarm that counts them would ring because of its own message.
+        # Not counted, because the alarm about unreachable chats would then be raised by its own message.
         to.log_unreachable(error)
     else:
         told.remember_event(to.chat, to.invocation.id)

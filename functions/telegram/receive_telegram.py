@@ -1,8 +1,8 @@
-"""POST /telegram: a Telegram bot's webhook. The response to an update is the one call that the bot makes.
+"""POST /telegram: a Telegram bot's webhook. The response to an update is the bot's call.
 
 Telegram repeats an update for up to 24 hours, and holds back later ones of the same chat, until it gets a 2xx. The response is
-therefore a 200, even if the update asks for nothing or for what cannot be done, and a 503 only if DynamoDB fails. A repeated
-update changes nothing.
+therefore a 200 even if the update is ignored or can never succeed, and a 503 only if DynamoDB fails. A repeated update changes
+nothing.
 
 https://core.telegram.org/bots/api#making-requests-when-getting-updates
 """
@@ -38,20 +38,20 @@ from telegram.messages import Words
 from telegram.update import CallbackQuery, Chat, Message, RepliedTo, Report, Update, button_in, command_in, report_in
 
 MAX_BODY = 1024 * 1024
-"""Bytes, far more than an update has: Telegram would repeat a refused one, and get the same response."""
+"""Bytes, far more than an update has: Telegram would repeat a refused update for a day."""
 
 app = Api(MAX_BODY)
 handler = app.resolve
 
 CHATS = {each.partition("/")[0]: each for each in reversed(os.environ["TELEGRAM_CHATS"].split(","))}
-"""The chats that are served by their ids: the first one as the parameter names it, with its topic if it has one."""
+"""The chats that are served, by id. Each is named as in the parameter's first mention, with its topic if it has one."""
 
-# A deployment may bring this code before its configuration.
+# A deployment may update the code before the environment.
 NOTIFIES = bool(os.environ.get("TELEGRAM_TOKEN_PARAMETER"))
-"""Whether notify_telegram keeps the messages up to date that it knows."""
+"""Whether notify_telegram updates the messages that it knows."""
 
 Method = dict[str, object]
-"""A call of a method of the Bot API, its name as `method`."""
+"""The fields of a call of the Bot API, and the method's name as `method`."""
 
 
 @app.post(
@@ -63,7 +63,7 @@ Method = dict[str, object]
 def receive_telegram(
     update: Annotated[dict[str, object], Body(description="An `Update` of Telegram's Bot API.")],
 ) -> Response[Method]:
-    """Do what a message or a button asks for, and say so."""
+    """Handle a message or a tap; ignore any other update."""
     try:
         known = Update.model_validate(update)
     except ValidationError:
@@ -81,13 +81,13 @@ def receive_telegram(
 def _is_served(chat: Chat) -> bool:
     if str(chat.id) in CHATS:
         return True
-    # To add it to the parameter. A chat's id also changes when a group becomes a supergroup.
+    # Shows which id to add to the parameter; it changes when a group becomes a supergroup.
     app.log(chat_id=str(chat.id))
     return False
 
 
 def _answer_message(message: Message) -> Method | None:
-    """What a command or a comment asks for; None for any other message."""
+    """The response to a command or a comment; None for any other message."""
     words = messages.words(message.sender.language_code)
     command = command_in(message.content)
     if not command:
@@ -106,13 +106,13 @@ def _answer_message(message: Message) -> Method | None:
 
 
 def _list(message: Message, words: Words, before: str) -> Method:
-    """The newest active incidents; where an id is given, of those that are older than this one."""
+    """List the newest active incidents; if an id is given, the newest of those that are older than this incident."""
     position = store.get(before).position if before else ""
     return _send(message, messages.list_text(words, store.newest(ACTIVE, messages.MAX_LISTED, position)))
 
 
 def _record(message: Message, words: Words, report: Report) -> Method:
-    """Record a report, once, whoever asks for it and however often."""
+    """Record a report once, no matter who sends the command and how often."""
     try:
         new = NewIncident(description=report.text, source=app.source or Source.OPERATOR)
     except ValidationError:
@@ -130,7 +130,7 @@ def _record(message: Message, words: Words, report: Report) -> Method:
 
 
 def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Method:
-    """Add a comment to an incident, once for each message, and acknowledge it with a reaction."""
+    """Add a message to an incident as a comment, once, and acknowledge it with a reaction."""
     by = message.author
     try:
         change = Change(comment=message.content)
@@ -138,7 +138,7 @@ def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Met
         return _send(message, words.not_a_comment)
     try:
         _, history = store.get_with_history(id)
-        # Telegram repeats a message whose answer it did not get. Others may have changed the incident since.
+        # Telegram repeats a message if it gets no response, and the incident may have changed since.
         repeated = any(
             (entry.comment, entry.by) == (change.comment, by)
             and datetime.fromisoformat(entry.at).timestamp() >= message.date
@@ -186,13 +186,13 @@ def _refresh(query: CallbackQuery, words: Words, id: str, version: int) -> Metho
 
 
 def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int, *, kept: bool) -> Method:
-    """Set a status, and show that, unless the message is `kept` up to date by notify_telegram."""
+    """Set a status, and edit the message unless it is `kept` up to date by notify_telegram."""
     by = query.sender.author
     try:
         changed, before = store.change(id, Change(status=status), by, version)
     except VersionConflict:
         _, history = store.get_with_history(id)
-        # Telegram repeats a tap whose answer it did not get. Others may have changed the incident since.
+        # Telegram repeats a tap if it gets no response, and the incident may have changed since.
         repeated = any((entry.version, entry.status, entry.by) == (version + 1, status, by) for entry in history)
         if not repeated:
             app.count("Conflicts")
@@ -201,7 +201,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
         if before:
             app.count_change(before, changed)
         else:
-            kept = False  # notify_telegram hears of no change, yet the message may show another status
+            kept = False  # notify_telegram hears of no change, yet the message may be outdated
     if kept:
         app.log(incident_id=id)
         return {"method": "answerCallbackQuery", "callback_query_id": query.id}
@@ -209,7 +209,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
 
 
 def _adopt(chat: Chat, id: str, message: int, version: int) -> bool:
-    """Whether notify_telegram keeps this message up to date. From now on it does, if it keeps none about the incident in the chat."""
+    """Whether notify_telegram updates this message. From now on it does, unless the chat has another about the incident."""
     return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version)
 
 
@@ -233,7 +233,7 @@ def _send_incident(message: Message, words: Words, id: str) -> Method:
 
 
 def _edit(query: CallbackQuery, words: Words, incident: Incident, history: list[HistoryEntry]) -> Method:
-    """Bring the button's message up to date."""
+    """Update the button's message."""
     app.log(incident_id=incident.id)
     return {
         "method": "editMessageText",

@@ -1,7 +1,7 @@
-"""What each chat has been told: which message is about which incident, and when the bot may say more.
+"""What each chat has been told: the message about each incident, and the calls that Telegram's limits count.
 
-These are items of the incidents' table, but no incidents: their keys begin with `telegram#`, and they have no place in the index.
-A chat is named as the stack's parameter names it, with its topic if it has one. Times are in seconds since 1970.
+This is stored in the incidents' table, under keys that begin with `telegram#`, and is not in the index. A chat is named as in the
+stack's parameter, with its topic if it has one. Times are in seconds since 1970.
 """
 
 import math
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     Item = dict[str, AttributeValueTypeDef]
 
 MAX_CALLS = 15
-"""Calls a minute and chat. Telegram takes 20, and the webhook's answers are among them."""
+"""Calls per minute and chat. Telegram allows 20, including the webhook's answers."""
 
 MAX_SINGLE_CALLS = 10
-"""Of these, the ones after which new incidents are no longer announced one by one."""
+"""After this many, new incidents no longer get a message each."""
 
 CALL_INTERVAL = 1
 """Seconds between two calls."""
@@ -32,59 +32,59 @@ DIGEST_INTERVAL = 6
 """Seconds between two edits of a digest."""
 
 DIGEST_LEASE = 15
-"""Seconds in which nobody else edits a digest: longer than a call takes."""
+"""Seconds for which a function has a digest to itself: longer than a call takes."""
 
 _EVENTS = 10
-"""Ids of events that are remembered of a chat."""
+"""Event ids remembered for each chat."""
 
 DIGEST_OPEN = 600
-"""Seconds in which a digest takes new incidents. A later one is a new message, of which people are notified."""
+"""Seconds for which a digest takes new incidents. Later ones start a new message, of which people are notified."""
 
 NAMED = 35
-"""Incidents that a digest names."""
+"""The most incidents that a digest names."""
 
 _MEMBERS = 99
-"""Of a transaction, beside the digest: DynamoDB's quota is 100."""
+"""Incidents per transaction, besides the digest: DynamoDB's quota is 100 items."""
 
 _ATTEMPTS = 10
 
 
 class Told(NamedTuple):
-    """What a chat was told of an incident."""
+    """What a chat was told about an incident."""
 
     message: int = 0
-    """The number of the message that is about it alone; 0 for none."""
+    """The number of the message about this incident alone; 0 if there is none."""
     shown: int = 0
-    """The incident's version that this message shows."""
+    """The version that this message shows."""
     digest: int = 0
-    """The digest that it is a part of; 0 for none."""
+    """The number of the digest that counts the incident; 0 if there is none."""
     counted: int = 0
-    """The incident's version that the digest counts."""
+    """The version that the digest counts."""
     active: int = 0
-    """1 if the digest counts it among those that are open or in progress."""
+    """1 if the digest counts it as open or in progress."""
 
 
 class Digest(NamedTuple):
     """A message about many incidents.
 
-    What is counted and what is shown are two items: DynamoDB rejects a write to an item that a transaction is changing.
+    The counts and the message are two items, because DynamoDB rejects a write to an item that a transaction is changing.
     """
 
     message: int = 0
-    """Its number; 0 until it is sent."""
+    """The message's number; 0 until it is sent."""
     total: int = 0
     active: int = 0
-    """How many of them are open or in progress."""
+    """How many of the incidents are open or in progress."""
     first: tuple[str, ...] = ()
-    """The ids of those that are named."""
+    """The ids of the incidents that the message names."""
     changes: int = 0
-    """How often something in it has changed, and ..."""
+    """How often the counts have changed."""
     shown: int = 0
-    """... how many of these changes the message shows."""
+    """How many of these changes the message shows."""
 
 
 def told(chat: str, ids: Iterable[str]) -> dict[str, Told]:
-    """What the chat was told of each of these incidents that it has heard of, by id."""
+    """What the chat was told about these incidents, by id. Those that it was not told about are missing."""
     keys = {_key(chat, each): each for each in ids}
     attributes = ", ".join(("id", *Told._fields))
     return {keys[item["id"]["S"]]: Told(**_numbers(item, Told._fields)) for item in store.get_items(keys, attributes)}
@@ -97,7 +97,7 @@ def remember(chat: str, id: str, message: int, version: int) -> None:
 
 @translate_errors()
 def adopt(chat: str, id: str, message: int, version: int) -> bool:
-    """Take a message that shows this version for the chat's own, unless it has one; return whether it was this one already."""
+    """Make this the chat's message about an incident, unless it has one; return whether it was this one already."""
     try:
         store.client.update_item(
             TableName=store.TABLE,
@@ -112,11 +112,11 @@ def adopt(chat: str, id: str, message: int, version: int) -> bool:
     return False
 
 
-# ---- when the bot may say more
+# ---- limits
 
 
 def claim_call(chat: str, now: float, limit: int = MAX_CALLS) -> float:
-    """Claim one of the chat's calls of the minute; return 0, or else how many seconds to wait before trying again."""
+    """Claim one of the chat's calls per minute; return 0, or the seconds to wait before the next attempt."""
     while True:
         item = _read(_key(chat))
         known = item.get("calls")
@@ -153,7 +153,7 @@ def keep_quiet(chat: str, until: float) -> None:
 
 
 def present_name(chat: str) -> str:
-    """The chat, by the id of the supergroup that it has become, if it has: messages have other numbers there."""
+    """The chat's name, with the id of the supergroup that it has become, if any. Messages have other numbers there."""
     item = _read(_key(chat))
     _, slash, topic = chat.partition("/")
     return f"{item['moved_to']['S']}{slash}{topic}" if "moved_to" in item else chat
@@ -165,7 +165,7 @@ def remember_move(chat: str, chat_id: str) -> None:
 
 
 def is_event_told(chat: str, event_id: str) -> bool:
-    """Whether the chat has been told of this event, such as an alarm, by an earlier attempt."""
+    """Whether an earlier attempt has told the chat about this event, such as an alarm."""
     return event_id in _events(chat)
 
 
@@ -190,7 +190,7 @@ def _events(chat: str) -> list[str]:
 
 @translate_errors()
 def open_digest(chat: str, now: float) -> int:
-    """The digest that takes the chat's new incidents."""
+    """The number of the digest that takes the chat's new incidents. A new one is opened if necessary."""
     opened = {":opened": {"N": str(int(now))}, ":closed": {"N": str(now - DIGEST_OPEN)}}
     try:
         store.client.update_item(
@@ -209,12 +209,12 @@ def open_digest(chat: str, now: float) -> int:
 def digest(chat: str, number: int) -> Digest:
     item = _read(_digest_key(chat, number)) | _read(_digest_key(chat, number, "shown"))
     first = tuple(each["S"] for each in item["first"]["L"]) if "first" in item else ()
-    # Functions that count at the same time may each have added the first ones.
+    # Functions that count at the same time may together have added more.
     return Digest(first=first[:NAMED], **_numbers(item, set(Digest._fields) - {"first"}))
 
 
 def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
-    """Let a digest count these incidents as they are now, each of them once."""
+    """Count these incidents in a digest as they are now, each of them once."""
     for start in range(0, len(incidents), _MEMBERS):
         some = incidents[start : start + _MEMBERS]
         for _ in range(_ATTEMPTS):
@@ -222,14 +222,14 @@ def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
             due = [each for each in some if known.get(each.id, Told()).counted < each.version]
             if not due or _count(chat, number, due, known):
                 break
-            time.sleep(random.random() / 5)  # noqa: S311 (at random: not every function at the same time)
+            time.sleep(random.random() / 5)  # noqa: S311 (keeps functions from retrying at the same time)
         else:
             raise Unavailable
 
 
 @translate_errors()
 def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[str, Told]) -> bool:
-    """Count them all; False if another function is counting in the same digest, or has counted one of them."""
+    """Count all of them; or none, and return False, if another function is counting in the digest or has counted one of them."""
     room = max(0, NAMED - len(digest(chat, number).first))
     new = [each.id for each in incidents if not known.get(each.id, Told()).counted]
     active = sum((each.status in ACTIVE) - known.get(each.id, Told()).active for each in incidents)
@@ -279,9 +279,9 @@ def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[st
 
 @translate_errors()
 def claim_digest(chat: str, number: int, now: float, known: float = 0) -> float:
-    """Claim the digest's next edit for `DIGEST_LEASE`, or extend the claim of the `known` time.
+    """Claim the digest's next edit for `DIGEST_LEASE` seconds, or extend the claim that was made at the time `known`.
 
-    Return 0, or else how many seconds to wait before trying again.
+    Return 0, or the seconds to wait before the next attempt.
     """
     values: Item = {":lease": {"N": str(now + DIGEST_LEASE)}}
     values |= {":known": {"N": str(known + DIGEST_LEASE)}} if known else {":now": {"N": str(now)}}
@@ -302,7 +302,7 @@ def claim_digest(chat: str, number: int, now: float, known: float = 0) -> float:
 
 
 def remember_digest(chat: str, number: int, message: int, shown: int, now: float) -> None:
-    """Remember the digest's message, and how many of its changes the message shows; the next edit is `DIGEST_INTERVAL` from now."""
+    """Remember the digest's message, and how many changes it shows. The next edit may follow after `DIGEST_INTERVAL`."""
     key = _digest_key(chat, number, "shown")
     _update(key, message=message, shown=shown, next_edit=now + DIGEST_INTERVAL)
 
@@ -312,7 +312,7 @@ def _digest_key(chat: str, number: int, part: str = "counted") -> str:
 
 
 def _wait(seconds: float) -> float:
-    # In whole milliseconds: a time in seconds since 1970 plus less than a microsecond may be the same time.
+    # In whole milliseconds: adding less than a microsecond to a time in seconds since 1970 may not change it.
     return max(1, math.ceil(1000 * seconds)) / 1000
 
 
@@ -339,5 +339,5 @@ def _update(key: str, **attributes: str | float) -> None:
 
 
 def _numbers(item: "Item", names: Iterable[str]) -> dict[str, int]:
-    """Those of these attributes that the item has."""
+    """The item's values of these attributes, without those that it lacks."""
     return {name: int(item[name]["N"]) for name in names if name in item}

@@ -1,4 +1,4 @@
-"""What Telegram sends, as far as the bot uses it: updates, and the commands, reports, comments and buttons in them.
+"""The parts of Telegram's updates that the bot uses, and the commands, reports, comments and taps in them.
 
 https://core.telegram.org/bots/api#update
 """
@@ -18,9 +18,9 @@ _PUNCTUATION = "[:;,.!?\u2026\u2010-\u2015\u2212-]+"  # with the ellipsis, Unico
 # The bot does not know its name, so a command for another bot (/incident@other_bot) counts, too. Telegram delivers these only
 # to bots that are administrators or have their privacy mode off.
 _COMMAND = re.compile(
-    # As Telegram finds commands: of ASCII characters, and none if a letter or digit of any script follows, or one of /<>.
+    # As Telegram finds commands: in ASCII, and not before a letter or digit of any script, or one of /<>.
     r"(?ai:/incident(?P<s>s?)(?:_(?P<id>[0-9a-f]{32}))?(?:@\w{3,32}|(?!@)))(?![\w/<>])"
-    # Punctuation that follows at once, or stands between spaces, is no part of the text: the minus of -5 °C is.
+    # Punctuation right after the command, or between spaces, is not part of the text; the minus of -5 °C is.
     rf"(?:{_PUNCTUATION}|\s+{_PUNCTUATION}(?=\s|$))?(?P<text>.*)",
     re.DOTALL,
 )
@@ -36,16 +36,16 @@ class _Object(BaseModel):
 
 
 def _encodable(text: str) -> str:
-    text.encode()  # a UnicodeEncodeError is a ValueError, of which pydantic makes a ValidationError
+    text.encode()  # pydantic turns a UnicodeEncodeError, which is a ValueError, into a ValidationError
     return text
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-"""Without half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+"""Text without unpaired surrogates, which JSON can represent and UTF-8 cannot."""
 
 
 class Place(NamedTuple):
-    """The message that reported an incident, in the form that the store keeps."""
+    """The message that reported an incident. `str` converts it to the form that is stored."""
 
     chat: int
     message: int
@@ -57,7 +57,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """None for anything else."""
+        """Read the stored form; None for any other text."""
         found = re.fullmatch(r"telegram#(-?\d+)#(\d+)#(\d+)", text)
         return cls(*map(int, found.groups())) if found else None
 
@@ -76,7 +76,7 @@ class User(_Object):
 
     @property
     def author(self) -> str:
-        """The user, for a history."""
+        """How a history names the user."""
         return _author(self.id, f"{self.first_name} {self.last_name}")
 
 
@@ -85,7 +85,7 @@ class Quote(_Object):
 
     text: Text
     is_manual: bool = False
-    """Whether the sender chose it; otherwise it is the beginning of a message of another chat or topic."""
+    """Whether the sender chose it; otherwise it is the beginning of a message from another chat or topic."""
 
 
 class Origin(_Object):
@@ -93,7 +93,7 @@ class Origin(_Object):
 
 
 class ExternalReply(_Object):
-    """A message of another chat or topic that is replied to. Its text is known from the quote alone."""
+    """The message from another chat or topic that is replied to. Only the quoted part of its text is known."""
 
     origin: Origin
     chat: Chat | None = None
@@ -127,7 +127,7 @@ class Message(RepliedTo):
 
     @property
     def author(self) -> str:
-        """Who wrote it, for a history: a chat or channel by its signature or title if the sender only stands in for it."""
+        """How a history names the author: as a chat or channel if the sender writes on its behalf."""
         if self.sender_chat:
             return _author(self.sender_chat.id, self.author_signature or self.sender_chat.title)
         return self.sender.author
@@ -143,7 +143,7 @@ class Message(RepliedTo):
 
     @property
     def commented_id(self) -> str:
-        """The id of the incident that it comments on, as a reply to the bot's message about it; otherwise empty."""
+        """The id of the incident that it comments on, if it replies to the bot's message about one; otherwise empty."""
         replied = self.reply_to_message
         if not replied or not replied.sender or not replied.sender.is_bot:
             return ""
@@ -177,18 +177,18 @@ class Command(NamedTuple):
 
     lists: bool
     id: str
-    """The incident's id in the command's name, or as its whole text; empty if there is none."""
+    """The incident's id, if it is in the command's name or is the whole text; otherwise empty."""
     text: str
 
 
 class Button(NamedTuple):
-    """What a tap asks for."""
+    """The data of a button."""
 
     status: Status | None
     """The status to set; None to refresh the message."""
     id: str
     version: int
-    """Of the incident, as the message shows it."""
+    """The version that the message shows."""
 
 
 class Report(NamedTuple):
@@ -196,7 +196,7 @@ class Report(NamedTuple):
 
     text: str
     ids: tuple[str, ...]
-    """The incident's id; if another text has been recorded under it, the next one."""
+    """The incident's id; if it belongs to another text, the next one."""
 
 
 def command_in(text: str) -> Command | None:
@@ -217,7 +217,7 @@ def button_in(data: str) -> Button | None:
 
 
 def report_in(message: Message, command: Command) -> Report | None:
-    """What a command reports: the text after it, or else what it quotes or replies to; None if that has no text."""
+    """What a command reports: the text after it, otherwise what it quotes or replies to; None if there is no text."""
     if command.text:
         return Report(command.text, _ids(message.chat.id, message.message_id, message.date))
     quote, replied = message.quote, message.reply_to_message
@@ -233,10 +233,10 @@ def report_in(message: Message, command: Command) -> Report | None:
 
 
 def _ids(chat_id: int, message_id: int, date: int, edit_date: int = 0) -> tuple[str, ...]:
-    """Those of the report that a message is: by its number, then by its number and date.
+    """The ids of a message's incident: by its number, then by its number and date.
 
-    In basic groups and private chats each bot account counts the messages for itself, so that numbers come again after a change
-    of bots, with another text. That of an edited message says nothing: it counts as reported under its number.
+    In basic groups and private chats each bot account numbers the messages itself, so a new bot reuses its predecessor's numbers
+    for other messages. An edited message has only the first id, because its text may differ from the one recorded.
     """
     message = ("telegram-message", str(chat_id), str(message_id))
     if edit_date:
@@ -245,7 +245,7 @@ def _ids(chat_id: int, message_id: int, date: int, edit_date: int = 0) -> tuple[
 
 
 def _quote_ids(message: Message, quote: Quote) -> tuple[str, ...]:
-    """A quote that its sender chose is a report of its own, beside others of the same message. Otherwise it stands for its message."""
+    """The ids of a quote's incident: its own if the sender chose the quote, otherwise those of the quoted message."""
     chat_id, message_id, date = message.chat.id, 0, message.date
     if external := message.external_reply:
         chat_id = external.chat.id if external.chat else chat_id

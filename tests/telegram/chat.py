@@ -1,44 +1,43 @@
-"""A chat in Telegram: updates as its server sends them, and answers as it would take them, both held to aiogram's models.
+"""Updates as Telegram sends them, and the bot's calls as Telegram accepts them: aiogram's models check both.
 
-aiogram takes three seconds to import, so only what needs it does that, not every process that collects the tests.
+aiogram takes three seconds to import, so each function that needs it imports it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import httpx
-from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from aiogram.methods import AnswerCallbackQuery, EditMessageText, SendMessage, SetMessageReaction
     from aiogram.types import InlineKeyboardMarkup
 
     Call = SendMessage | EditMessageText | AnswerCallbackQuery | SetMessageReaction
-    """What the bot may do."""
 
 CHAT = -1001234567890
-"""A group that is served: infra.openapi.INTEGRATIONS lists it."""
+"""A group in infra.openapi.INTEGRATIONS."""
+
+REPORT = "Самокат #4567 не отвечает"
 
 Fields = Mapping[str, object]
-"""An object of Telegram's, by the names of its fields."""
+"""An object of the Bot API, by the names of its fields."""
 
 MAX_TEXT = {"sendMessage": 4096, "editMessageText": 4096, "answerCallbackQuery": 200}
 """UTF-16 code units."""
-MAX_CALLBACK_DATA = 64
-"""Bytes."""
 
 ANNA: Fields = {"id": 11, "is_bot": False, "first_name": "Анна", "last_name": "Петрова", "language_code": "ru"}
 BORIS: Fields = {"id": 22, "is_bot": False, "first_name": "Boris", "language_code": "en"}
+BOT: Fields = {"id": 99, "is_bot": True, "first_name": "Incidents"}
 
 SENT = 1_795_428_000
-"""When every message is sent, so that tests that are named for an update have one name in every process."""
+"""The date of every message. It is constant because test ids that contain an update must be equal in every process."""
 
 
 class Chat:
-    """A chat, in which people write messages and tap buttons."""
+    """Makes updates of a chat."""
 
     def __init__(self, id: int = CHAT) -> None:
         self.id = id
@@ -46,7 +45,6 @@ class Chat:
         self._updates = 0
 
     def message(self, text: str = "", by: Fields = ANNA, /, **fields: object) -> Fields:
-        """A new message; it need not have a text. `fields` are others of its fields."""
         return {"update_id": self._next(), "message": self.written(text, by, **fields)}
 
     def written(self, text: str = "", by: Fields = ANNA, /, **fields: object) -> Fields:
@@ -54,9 +52,8 @@ class Chat:
         return message | ({"text": text} if text else {}) | fields
 
     def tap(self, button: str, by: Fields = ANNA, message_id: int = 1) -> Fields:
-        """A tap on a button, named by its callback data, below the bot's message."""
-        # Telegram tells nothing but this of a message that is old.
-        message = {"chat": self.chat, "message_id": message_id, "date": 0}
+        """A tap on the button with this callback data, below a message of the bot."""
+        message = {"chat": self.chat, "message_id": message_id, "date": 0}  # all that Telegram sends of an old message
         query = {"id": str(self._next()), "from": by, "chat_instance": "1", "message": message, "data": button}
         return {"update_id": self._next(), "callback_query": query}
 
@@ -65,55 +62,74 @@ class Chat:
         return self._updates
 
 
+class Room:
+    """A chat whose updates reach the webhook."""
+
+    def __init__(self, api: httpx.Client) -> None:
+        self.api = api
+        self.chat = Chat()
+
+    def say(self, text: str = "", by: Fields = ANNA, /, **fields: object) -> Call | None:
+        return deliver(self.api, self.chat.message(text, by, **fields))
+
+    def tap(self, button: str, by: Fields = ANNA, message_id: int = 1) -> Call | None:
+        return deliver(self.api, self.chat.tap(button, by, message_id))
+
+    def record(self, text: str = REPORT, by: Fields = ANNA, /, **fields: object) -> tuple[str, dict[str, str]]:
+        """Report an incident; return its id, and the buttons below the bot's reply."""
+        below = buttons(sent(self.say(f"/incident {text}", by, **fields)))
+        return next(iter(below.values())).split(":")[1], below
+
+    def incidents(self) -> list[dict[str, str]]:
+        incidents: list[dict[str, str]] = self.api.get("/incidents?limit=100").json()
+        return incidents
+
+    def descriptions(self) -> list[str]:
+        """The incidents' descriptions, oldest first."""
+        return [incident["description"] for incident in reversed(self.incidents())]
+
+    def history(self, incident_id: str) -> list[tuple[str, str | None]]:
+        """The comment of each version, or its status if it has none, and who made it."""
+        entries = self.api.get(f"/incidents/{incident_id}/history").json()
+        return [(entry["comment"] or entry["status"], entry["by"]) for entry in entries]
+
+
 def body(update: Fields) -> str:
-    """An update as Telegram sends it, which has to be one that aiogram knows."""
+    """The update in JSON. Fails for one that Telegram would not send."""
     from aiogram.types import Update
 
     sent = json.dumps(update, ensure_ascii=False)
-    assert not [field for part in _parts(Update.model_validate_json(sent)) for field in part.model_extra or {}]
+    Update.model_validate_json(sent, extra="forbid")
     return sent
 
 
-def deliver(api: httpx.Client, update: Fields | str) -> Call | None:
-    """Send an update to the webhook, which takes it; return what the bot is to do."""
-    content = update if isinstance(update, str) else body(update)
-    response = api.post("/telegram", content=content, headers={"Content-Type": "application/json"})
+def deliver(api: httpx.Client, update: Fields) -> Call | None:
+    """Send an update to the webhook; return the bot's call."""
+    response = api.post("/telegram", content=body(update), headers={"Content-Type": "application/json"})
     assert response.status_code == 200, response.text
     return call(response.json())
 
 
-def call(answer: dict[str, object]) -> Call | None:
-    """The call in an answer, if there is one, which has to be one that Telegram accepts."""
+def call(answer: Fields) -> Call | None:
+    """The call in an answer, None if there is none. Fails for one that Telegram would refuse."""
     from aiogram import methods
 
     if not answer:
         return None
     method = str(answer["method"])
+    fields = {name: value for name, value in answer.items() if name != "method"}
     kind: type[Call] = getattr(methods, method[0].upper() + method[1:])
-    # As Telegram reads it: UTF-8, and no half of a surrogate pair in it.
-    made = kind.model_validate_json(json.dumps(answer, ensure_ascii=False).encode())
-    assert made.model_extra == {"method": method}
-    assert not [field for part in _parts(made) for field in part.model_extra or {} if part is not made]
-    # The tap on a message that notify_telegram keeps up to date is answered without a text.
-    if method in MAX_TEXT and (method != "answerCallbackQuery" or "text" in answer):
+    # encode() fails for half of a surrogate pair.
+    made = kind.model_validate_json(json.dumps(fields, ensure_ascii=False).encode(), extra="forbid")
+    if "text" in fields:
         assert text(made) == text(made).strip()
         assert units(text(made)) <= MAX_TEXT[method]
-        assert "parse_mode" not in answer
+        assert "parse_mode" not in fields
     if isinstance(made, methods.SendMessage | methods.EditMessageText):
-        assert answer["chat_id"]
-        assert answer["link_preview_options"] == {"is_disabled": True}
-    if isinstance(made, methods.EditMessageText):
-        assert made.message_id is not None
+        assert fields["link_preview_options"] == {"is_disabled": True}
     for button in buttons(made).values():
-        assert 1 <= len(button.encode()) <= MAX_CALLBACK_DATA
+        assert 1 <= len(button.encode()) <= 64
     return made
-
-
-def _parts(model: BaseModel) -> Iterator[BaseModel]:
-    yield model
-    for _, value in model:
-        if isinstance(value, BaseModel):
-            yield from _parts(value)
 
 
 def units(text: str) -> int:
@@ -122,60 +138,48 @@ def units(text: str) -> int:
 
 
 def buttons(made: Call | None) -> dict[str, str]:
-    """The callback data of each button below a message, by what is written on it."""
-    keyboard = getattr(made, "reply_markup", None)
-    if keyboard is None:
-        return {}
-    rows = cast("InlineKeyboardMarkup", keyboard).inline_keyboard
+    """The callback data of each button, by the button's text."""
+    keyboard = cast("InlineKeyboardMarkup | None", getattr(made, "reply_markup", None))
+    rows = keyboard.inline_keyboard if keyboard else []
     shown = [(button.text, button.callback_data or "") for row in rows for button in row]
     assert len(dict(shown)) == len(shown)
     return dict(shown)
 
 
 def text(made: Call) -> str:
-    """What a call says."""
     said: str | None = getattr(made, "text", None)
     assert said
     return said
 
 
 def sent(made: Call | None) -> SendMessage:
-    """A call that has to send a message."""
-    from aiogram.methods import SendMessage
-
-    assert isinstance(made, SendMessage), made
-    return made
+    return cast("SendMessage", _checked(made, "sendMessage"))
 
 
 def edited(made: Call | None) -> EditMessageText:
-    """A call that has to change the message of a button."""
-    from aiogram.methods import EditMessageText
-
-    assert isinstance(made, EditMessageText), made
-    return made
+    return cast("EditMessageText", _checked(made, "editMessageText"))
 
 
 def reacted(made: Call | None) -> SetMessageReaction:
-    """A call that has to set a reaction, one that every chat allows by default."""
-    from aiogram.methods import SetMessageReaction
-
-    assert isinstance(made, SetMessageReaction), made
-    assert [each.model_dump() for each in made.reaction or []] == [{"type": "emoji", "emoji": "👍"}]
-    return made
+    reaction = cast("SetMessageReaction", _checked(made, "setMessageReaction"))
+    # Every chat allows this reaction by default.
+    assert [each.model_dump() for each in reaction.reaction or []] == [{"type": "emoji", "emoji": "👍"}]
+    return reaction
 
 
 def answered(made: Call | None) -> None:
-    """A call that has to answer a tap, and say nothing."""
-    from aiogram.methods import AnswerCallbackQuery
-
-    assert isinstance(made, AnswerCallbackQuery), made
-    assert made.text is None
+    """Check that the call answers a tap without a text."""
+    assert cast("AnswerCallbackQuery", _checked(made, "answerCallbackQuery")).text is None
 
 
 def alerted(made: Call | None) -> str:
-    """The text of a call that has to be an alert."""
-    from aiogram.methods import AnswerCallbackQuery
+    """The text of a call that shows an alert."""
+    alert = cast("AnswerCallbackQuery", _checked(made, "answerCallbackQuery"))
+    assert alert.show_alert
+    return text(alert)
 
-    assert isinstance(made, AnswerCallbackQuery), made
-    assert made.show_alert
-    return text(made)
+
+def _checked(made: Call | None, method: str) -> Call:
+    assert made
+    assert made.__api_method__ == method, made
+    return made

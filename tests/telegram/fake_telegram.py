@@ -1,33 +1,34 @@
-"""Telegram's Bot API, as far as the bot uses it: an HTTP server with chats, limits and faults."""
+"""Telegram's Bot API as an HTTP server, with the limits and failures that the bot has to cope with."""
 
+import importlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from infra.local.gateway import Context
-from tests.telegram.chat import call
+from tests.telegram.chat import CHAT, buttons, call
 
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
-
-TOKEN = "123456:AAtheTokenOfTheBot"  # noqa: S105 (of this Telegram alone)
+TOKEN = "123456:AAtheTokenOfTheBot"  # noqa: S105 (only this server accepts it)
+OTHER = 4567
+"""Another chat in infra.openapi.INTEGRATIONS."""
 LIMIT = 20
-"""Calls a minute and chat: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this"""
+"""Calls per minute and chat: https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this"""
 
 Fields = dict[str, object]
 
 
 class Clock:
-    """A time that passes only while everybody sleeps. Whoever runs beside others is started by `run`."""
+    """Virtual time, which passes only while all threads that `run` has started sleep."""
 
-    def __init__(self, now: float = 1_795_428_000) -> None:
-        self.now = now
+    def __init__(self) -> None:
+        self.now: float = 1_795_428_000
         self._order = count()
         self._sleeping: list[tuple[float, int, threading.Event]] = []
 
@@ -35,37 +36,30 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        turn = threading.Event()
-        heappush(self._sleeping, (self.now + seconds, next(self._order), turn))
+        turn = self._wake_in(seconds)
         self._wake_next()
         turn.wait()
 
     def run(self, *works: Callable[[], None]) -> None:
-        """Run these side by side, one at a time, until all are done; raise the first error."""
-        failed: list[BaseException] = []
+        """Run these in threads, one at a time, until all have ended; raise the first error."""
+        with ThreadPoolExecutor(len(works)) as threads:
+            tasks = [threads.submit(self._run, work, self._wake_in(0)) for work in works]
+            self._wake_next()
+        for task in tasks:
+            task.result()
 
-        def work_in_turn(work: Callable[[], None], turn: threading.Event) -> None:
-            turn.wait()
-            try:
-                work()
-            except BaseException as error:
-                failed.append(error)
+    def _run(self, work: Callable[[], None], turn: threading.Event) -> None:
+        turn.wait()
+        try:
+            work()
+        finally:
             if self._sleeping:
                 self._wake_next()
 
-        turns = [threading.Event() for _ in works]
-        for turn in turns:
-            heappush(self._sleeping, (self.now, next(self._order), turn))
-        threads = [
-            threading.Thread(target=work_in_turn, args=each, daemon=True) for each in zip(works, turns, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        self._wake_next()
-        for thread in threads:
-            thread.join()
-        if failed:
-            raise failed[0]
+    def _wake_in(self, seconds: float) -> threading.Event:
+        turn = threading.Event()
+        heappush(self._sleeping, (self.now + seconds, next(self._order), turn))
+        return turn
 
     def _wake_next(self) -> None:
         wake, _, turn = heappop(self._sleeping)
@@ -74,34 +68,24 @@ class Clock:
 
 
 class RealClock(Clock):
-    """The time as it is."""
-
-    @property
-    def now(self) -> float:
+    def time(self) -> float:
         return time.time()
 
-    @now.setter
-    def now(self, value: float) -> None:
-        pass
 
+class Answer(NamedTuple):
+    """What Telegram answers; by default it closes the connection without an answer."""
 
-class Fault(NamedTuple):
-    """What becomes of a call instead of its success."""
-
-    name: str
-    status: int = 0  # 0: the connection is cut
+    status: int = 0
     body: str = ""
-    done: bool = False
-    stalls: bool = False
     header: bytes = b""
+    done: bool = False
+    """Whether it does what was asked before it fails."""
+    stalls: bool = False
 
-    def __repr__(self) -> str:
-        return self.name
 
-
-def refused(status: int, description: str, **parameters: int) -> Fault:
+def refused(status: int, description: str, **parameters: int) -> Answer:
     answer = {"ok": False, "error_code": status, "description": description, "parameters": parameters}
-    return Fault(description, status, json.dumps(answer))
+    return Answer(status, json.dumps(answer))
 
 
 class Telegram:
@@ -110,70 +94,71 @@ class Telegram:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.chats: dict[int, dict[int, Fields]] = {}
-        """The messages of each chat by their numbers, as they are shown now."""
+        """The messages of each chat as they are shown now, by their numbers."""
         self.calls: list[Fields] = []
-        """Every call that reached it, with its method and its time."""
-        self.faults: list[Fault | None] = []
-        """What becomes of the next calls."""
-        self.faults_of: dict[int, Fault] = {}
-        """What becomes of every call about a chat."""
+        """Every call, with `method` and its time as `at`."""
+        self.faults: list[Answer] = []
+        """The failures of the next calls."""
+        self.faults_of: dict[int, Answer] = {}
+        """The failure of every call about a chat."""
         self.updates: list[Fields] = []
-        """What the bot has not fetched yet."""
+        """The updates for `getUpdates`."""
         self.throttled = 0
         self.over = threading.Event()
+        """Ends the faults that stall."""
         self._numbers = count(1001)
 
-    def shown(self, chat: int) -> list[str]:
+    def shown(self, chat: int = CHAT) -> list[str]:
         """The texts of a chat's messages, oldest first."""
         return [str(message["text"]) for message in self.chats.get(chat, {}).values()]
 
-    def methods(self, chat: int) -> list[str]:
+    def methods(self, chat: int = CHAT) -> list[str]:
         return [str(each["method"]) for each in self.calls if each.get("chat_id") == chat]
 
-    def answer(self, method: str, fields: Fields) -> tuple[Fault | None, int, Fields]:
-        """What befalls a call, and the answer to it."""
+    def buttons(self, number: int) -> dict[str, str]:
+        """The buttons below a message in `CHAT`."""
+        return buttons(call({"method": "sendMessage", **self.chats[CHAT][number]}))
+
+    def answer(self, method: str, fields: Fields) -> Answer:
+        """Handle a call: its answer, or its failure."""
         if method == "getMe":
-            return None, 200, {"ok": True, "result": {"id": 1, "is_bot": True, "username": "incidents_bot"}}
+            return succeeded({"id": 1, "is_bot": True, "username": "incidents_bot"})
         if method == "getUpdates":
             waiting = [each for each in self.updates if cast("int", each["update_id"]) >= cast("int", fields["offset"])]
             if not waiting:
                 self.over.wait(0.1)
-            return None, 200, {"ok": True, "result": waiting}
-        self.calls.append({"method": method, "at": self.clock.now, **fields})
+            return succeeded(waiting)
+        now = self.clock.time()
+        self.calls.append({"method": method, "at": now, **fields})
         if method == "answerCallbackQuery":
-            return None, 200, {"ok": True, "result": True}
+            return succeeded(result=True)
         chat = cast("int", fields["chat_id"])
         fault = self.faults_of.get(chat) or (self.faults.pop(0) if self.faults else None)
         if fault and not fault.done:
-            return fault, 0, {}
-        last_minute = [
-            each
-            for each in self.calls
-            if each.get("chat_id") == chat and cast("float", each["at"]) > self.clock.now - 60
-        ]
+            return fault
+        times = [cast("float", each["at"]) for each in self.calls if each.get("chat_id") == chat]
+        last_minute = [at for at in times if at > now - 60]
         if len(last_minute) > LIMIT:
             self.throttled += 1
             self.calls.pop()
-            wait = int(cast("float", last_minute[-LIMIT - 1]["at"]) + 61 - self.clock.now)
-            return refused(429, f"Too Many Requests: retry after {wait}", retry_after=wait), 0, {}
-        status, answer = self._post(chat, method, fields)
-        return fault, status, answer
+            wait = int(last_minute[-LIMIT - 1] + 61 - now)
+            return refused(429, f"Too Many Requests: retry after {wait}", retry_after=wait)
+        answer = self._post(chat, method, fields)
+        return fault or answer
 
-    def _post(self, chat: int, method: str, fields: Fields) -> tuple[int, Fields]:
+    def _post(self, chat: int, method: str, fields: Fields) -> Answer:
         messages = self.chats.setdefault(chat, {})
         number = cast("int", fields.get("message_id")) or next(self._numbers)
         if method == "editMessageText":
             if number not in messages:
-                return 400, {"ok": False, "error_code": 400, "description": "Bad Request: message to edit not found"}
-            known = {name: messages[number].get(name) for name in ("text", "reply_markup")}
-            if known == {name: fields.get(name) for name in known}:
-                description = "Bad Request: message is not modified: specified new message content is the same"
-                return 400, {"ok": False, "error_code": 400, "description": description}
+                return refused(400, "Bad Request: message to edit not found")
+            if all(messages[number].get(name) == fields.get(name) for name in ("text", "reply_markup")):
+                return refused(400, "Bad Request: message is not modified: specified new message content is the same")
         messages[number] = messages.get(number, {}) | fields
-        return 200, {"ok": True, "result": {"message_id": number, "date": int(self.clock.now), "chat": {"id": chat}}}
+        return succeeded({"message_id": number, "date": int(self.clock.time()), "chat": {"id": chat}})
 
     def assert_valid(self) -> None:
-        """Every call is one that Telegram would accept."""
+        """Check that Telegram would accept every call."""
         for each in self.calls:
             assert call({name: value for name, value in each.items() if name != "at"})
 
@@ -192,48 +177,45 @@ class Telegram:
             server.server_close()
 
 
+def succeeded(result: object) -> Answer:
+    return Answer(200, json.dumps({"ok": True, "result": result}))
+
+
 class _Connection(BaseHTTPRequestHandler):
     telegram: Telegram
 
     def do_POST(self) -> None:
         fields: Fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         _, bot, method = self.path.split("/")
-        if bot != f"bot{TOKEN}":
-            answer = {"ok": False, "error_code": 401, "description": "Unauthorized"}
-            return self._answer(401, json.dumps(answer))
-        fault, status, done = self.telegram.answer(method, fields)
-        if fault is None:
-            return self._answer(status, json.dumps(done))
-        if fault.stalls:
+        known = bot == f"bot{TOKEN}"
+        answer = self.telegram.answer(method, fields) if known else refused(401, "Unauthorized")
+        if answer.stalls:
             self.telegram.over.wait()
-        if fault.status:
+        if answer.status:
             with suppress(ConnectionError):  # the client may have given up
-                self._answer(fault.status, fault.body, fault.header)
-        return None
+                self._send(answer)
 
-    def _answer(self, status: int, body: str, header: bytes = b"") -> None:
-        content = body.encode()
-        self.send_response(status)
+    def _send(self, answer: Answer) -> None:
+        content = answer.body.encode()
+        self.send_response(answer.status)
         self.flush_headers()
-        self.wfile.write(header)
+        self.wfile.write(answer.header)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests look at what comes of it."""
+        pass
 
 
 def tell(*ids: str, timeout: float = 120) -> None:
-    """Hand notify_telegram records about these incidents."""
+    """Hand notify_telegram records about these incidents. The timeout is in seconds."""
     handle({"Records": [{"dynamodb": {"Keys": {"id": {"S": each}}}} for each in ids]}, timeout)
 
 
 def handle(event: dict[str, object], timeout: float = 120, request_id: str = "") -> None:
     """Call notify_telegram."""
-    from telegram import notify_telegram  # here, because the environment is set before a function is imported
-
     context = Context("NotifyTelegramFunction", timeout)
     context.aws_request_id = request_id or context.aws_request_id
-    notify_telegram.handler(cast("notify_telegram._Event", event), cast("LambdaContext", context))
+    importlib.import_module("telegram.notify_telegram").handler(event, context)

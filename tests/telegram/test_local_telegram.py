@@ -1,4 +1,4 @@
-"""`make run` tells a chat: on the terminal, or over the Bot API."""
+"""`make run` tells a chat: on the terminal, or through the Bot API."""
 
 import signal
 import subprocess
@@ -11,31 +11,11 @@ import pytest
 from tests.alerts.real_alertmanager import until
 from tests.conftest import ROOT, LocalRun
 from tests.steps import report
-from tests.telegram.chat import BORIS, CHAT, Chat, answered, buttons, call, deliver
-from tests.telegram.fake_telegram import TOKEN, Fault, RealClock, Telegram, refused
+from tests.telegram.chat import BORIS, CHAT, Chat, answered, deliver
+from tests.telegram.fake_telegram import TOKEN, Answer, RealClock, Telegram, refused
 
 PARAMETERS = ("--parameters", f"TelegramChats={CHAT} Alerts=enabled")
 Run = Callable[..., LocalRun]
-
-
-def printed(run: LocalRun, end: str) -> str:
-    """What the program prints up to a line that ends so."""
-    lines: list[str] = []
-    for line in run.output:
-        lines.append(line)
-        if line.rstrip().endswith(end):
-            break
-    return "".join(lines)
-
-
-def test_the_terminal_shows_what_the_chat_would(run_local: Run) -> None:
-    run = run_local(*PARAMETERS)
-    incident_id = report(run.client, "The report was not exported")["id"]
-    text = printed(run, "[Refresh]")
-    shown = f"    The report was not exported\n    \n    Status: open\n    {incident_id}\n    \n"
-    assert f"Chat {CHAT}, message 1 (new):\n{shown}    [Start work]  [Resolve]  [Close]\n    [Refresh]" in text
-    answered(deliver(run.client, Chat().tap(f"resolved:{incident_id}:1", BORIS, message_id=1)))
-    assert "message 1 (edited):" in printed(run, "[Refresh]")
 
 
 @pytest.fixture
@@ -49,53 +29,58 @@ def telegram(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telegram]:
     telegram.assert_valid()
 
 
-def test_a_story_over_the_bot_api(run_local: Run, telegram: Telegram) -> None:
+def printed(run: LocalRun) -> str:
+    """What the program prints up to the last button of a message."""
+    lines: list[str] = []
+    for line in run.output:
+        lines.append(line)
+        if line.rstrip().endswith("[Refresh]"):
+            break
+    return "".join(lines)
+
+
+def test_the_terminal_shows_what_the_chat_would(run_local: Run) -> None:
     run = run_local(*PARAMETERS)
-    alert = {
-        "status": "firing",
-        "fingerprint": "1",
-        "startsAt": "2026-11-24T02:17:50Z",
-        "labels": {"alertname": "Down"},
-    }
-    run.client.post("/alerts", json={"alerts": [alert]})
-    until(lambda: len(telegram.shown(CHAT)) == 1, "the chat shows the alert")
-    ((number, message),) = telegram.chats[CHAT].items()
-    tap = Chat().tap(buttons(call({"method": "sendMessage", **message}))["Start work"], BORIS, message_id=number)
-    telegram.updates.append(dict(tap))
-    until(lambda: "in progress, Boris" in telegram.shown(CHAT)[0], "the tap is shown")
+    incident_id = report(run.client, "The report was not exported")["id"]
+    shown = f"    The report was not exported\n    \n    Status: open\n    {incident_id}\n    \n"
+    assert f"Chat {CHAT}, message 1 (new):\n{shown}    [Start work]  [Resolve]  [Close]\n    [Refresh]" in printed(run)
+    answered(deliver(run.client, Chat().tap(f"resolved:{incident_id}:1", BORIS)))
+    assert "message 1 (edited):" in printed(run)
+
+
+def test_an_alert_from_its_start_to_its_end(run_local: Run, telegram: Telegram) -> None:
+    run = run_local(*PARAMETERS)
+    alert = {"fingerprint": "1", "startsAt": "2026-11-24T02:17:50Z", "labels": {"alertname": "Down"}}
+    run.client.post("/alerts", json={"alerts": [alert | {"status": "firing"}]})
+    until(lambda: len(telegram.shown()) == 1, "the chat shows the alert")
+    (number,) = telegram.chats[CHAT]
+    telegram.updates.append(dict(Chat().tap(telegram.buttons(number)["Start work"], BORIS, number)))
+    until(lambda: "in progress, Boris" in telegram.shown()[0], "the tap is shown")
     assert [each["status"] for each in run.client.get("/incidents").json()] == ["in_progress"]
     telegram.updates.append(dict(Chat().message("/incident Reported in the chat", BORIS)) | {"update_id": 99})
-    until(lambda: any(text.startswith("Reported in the chat") for text in telegram.shown(CHAT)), "the bot answers")
+    until(lambda: any(text.startswith("Reported in the chat") for text in telegram.shown()), "the bot answers")
     run.client.post("/alerts", json={"alerts": [alert | {"status": "resolved"}]})
-    until(lambda: "Status: resolved" in telegram.shown(CHAT)[0], "the message says that it is over")
-    assert [each["method"] for each in telegram.calls].count("sendMessage") == 2
+    until(lambda: "Status: resolved" in telegram.shown()[0], "the message says that the alert has ended")
+    assert telegram.methods().count("sendMessage") == 2
     assert TOKEN not in run.stop(signal.SIGTERM)
 
 
-def test_a_failing_telegram_delays_no_write(run_local: Run, telegram: Telegram) -> None:
-    telegram.faults_of = {CHAT: Fault("stalls", stalls=True)}
+def test_a_failing_telegram_delays_no_write_and_loses_nothing(run_local: Run, telegram: Telegram) -> None:
+    telegram.faults_of = {CHAT: Answer(stalls=True)}
     run = run_local(*PARAMETERS)
     report(run.client, "one")
-    until(lambda: len(telegram.calls) == 1, "Telegram is asked")
-    report(run.client, "two")  # which is answered, though Telegram does not answer
+    until(lambda: len(telegram.calls) == 1, "Telegram is called")
+    report(run.client, "two")  # although Telegram has not answered yet
     telegram.faults_of = {CHAT: refused(500, "Internal Server Error")}
     telegram.over.set()
-    until(lambda: len(telegram.calls) > 1, "Telegram is asked again")
-    telegram.faults_of = {}
-    until(lambda: {text.split("\n")[0] for text in telegram.shown(CHAT)} == {"one", "two"}, "the chat hears of both")
-
-
-def test_what_a_killed_run_has_not_told_the_next_one_tells(run_local: Run, telegram: Telegram) -> None:
-    telegram.faults_of = {CHAT: refused(500, "Internal Server Error")}
-    run = run_local(*PARAMETERS)
-    report(run.client, "Before the crash")
+    until(lambda: len(telegram.calls) > 1, "Telegram is called again")
     run.stop(signal.SIGKILL)
     telegram.faults_of = {}
     run_local(*PARAMETERS)
-    until(lambda: len(telegram.shown(CHAT)) == 1, "the chat hears of it")
+    until(lambda: {text.split("\n")[0] for text in telegram.shown()} == {"one", "two"}, "the next run announces both")
 
 
-def test_without_chats_nothing_is_told(run_local: Run, telegram: Telegram) -> None:
+def test_without_chats_telegram_is_never_called(run_local: Run, telegram: Telegram) -> None:
     run = run_local()
     report(run.client)
     assert "Telegram" not in run.stop(signal.SIGTERM)
@@ -109,21 +94,20 @@ def test_a_port_in_use_ends_the_program(run_local: Run, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr.startswith(f"Port {port} cannot be used")) == (1, True)
 
 
-def test_a_function_that_waits_for_telegram_does_not_hold_the_end_up(run_local: Run, telegram: Telegram) -> None:
+def test_the_program_stops_although_telegram_throttles(run_local: Run, telegram: Telegram) -> None:
     telegram.faults_of = {CHAT: refused(429, "Too Many Requests: retry after 90", retry_after=90)}
     run = run_local(*PARAMETERS)
     report(run.client)
-    until(lambda: len(telegram.calls) > 0, "Telegram is asked")
+    until(lambda: len(telegram.calls) > 0, "Telegram is called")
     assert run.stop(signal.SIGTERM).endswith("Stopped.\n")  # within 30 seconds
 
 
-def test_an_answer_that_telegram_refuses_holds_nothing_up(run_local: Run, telegram: Telegram) -> None:
+def test_a_refused_answer_delays_no_update(run_local: Run, telegram: Telegram) -> None:
     telegram.faults = [refused(400, "Bad Request: message is not modified")]
-    chat = Chat()
     for number, text in enumerate(("/incident one", "/incident two"), 1):
-        telegram.updates.append(dict(chat.message(text, BORIS)) | {"update_id": number})
+        telegram.updates.append(dict(Chat().message(text, BORIS, message_id=number)) | {"update_id": number})
     run = run_local(*PARAMETERS)
-    until(lambda: any(text.startswith("two") for text in telegram.shown(CHAT)), "the second update is answered")
+    until(lambda: any(text.startswith("two") for text in telegram.shown()), "the second update is answered")
     output = run.stop(signal.SIGTERM)
     assert "Telegram has refused an answer" in output
     assert "could not be handled" not in output, "then the next update would wait for half a minute"

@@ -1,8 +1,7 @@
-"""A storm: 2,000 incidents within a minute, then all of them resolved, on a virtual clock and a Telegram with its limits."""
+"""A storm: 2,000 incidents within a minute, then all resolved, under a virtual clock and Telegram's limits."""
 
 from zlib import crc32
 
-import httpx
 import pytest
 from pydantic_core import from_json
 
@@ -11,14 +10,14 @@ import store
 from dynamodb import Unavailable
 from incident import Change, Incident, NewIncident, Source, Status, new_id
 from telegram import bot
-from tests.telegram.chat import BORIS, CHAT, Chat, answered, buttons, call, deliver
+from tests.telegram.chat import BORIS, CHAT, Room, answered
 from tests.telegram.fake_telegram import Clock, Telegram, tell
 
 INCIDENTS = 2000
 
 
 class Storm:
-    """The incidents, and the shards of the stream that has their changes."""
+    """The incidents, and a stream's shards, which have the ids of the changed ones."""
 
     def __init__(self, clock: Clock, shards: int) -> None:
         self.clock = clock
@@ -45,7 +44,7 @@ class Storm:
         self.over = True
 
     def consume(self, shard: list[str]) -> None:
-        """Call the function with batches, and with the same one again if it fails, as Lambda does."""
+        """Hand batches to the function, and a failed one again, as Lambda does."""
         while not self.over or shard:
             self.clock.sleep(3)
             if batch := shard[:1000]:
@@ -59,30 +58,25 @@ class Storm:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 4])
-def test_a_storm_is_told_within_three_minutes(
-    api: httpx.Client,
-    telegram: Telegram,
-    clock: Clock,
-    shards: int,
-    database: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_storm_is_announced_within_three_minutes(
+    room: Room, telegram: Telegram, clock: Clock, shards: int, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # moto copies its whole table for each transaction, the local run's database only what a request is about.
+    # moto copies its whole table for each transaction; the local run's database reads only the items concerned.
     monkeypatch.setattr(store, "client", dynamodb.connect(parse=from_json, endpoint=database, read_timeout=20))
-    clock.now += shards * 86_400  # the database has what the storm before has left
+    clock.now += shards * 86_400  # the database still has what the previous storm left
     storm, began = Storm(clock, shards), clock.now
 
     def tap() -> None:
         clock.sleep(30)
-        number, message = next(each for each in telegram.chats[CHAT].items() if "reply_markup" in each[1])
-        button = buttons(call({"method": "sendMessage", **message}))["Start work"]
-        answered(deliver(api, Chat().tap(button, BORIS, message_id=number)))
+        number = next(number for number, message in telegram.chats[CHAT].items() if "reply_markup" in message)
+        button = telegram.buttons(number)["Start work"]
+        answered(room.tap(button, BORIS, number))
         storm.record(button.split(":")[1])
         clock.sleep(30)
         assert "in progress, Boris" in str(telegram.chats[CHAT][number]["text"])
 
     clock.run(storm.rage, tap, *(lambda shard=shard: storm.consume(shard) for shard in storm.shards))
-    texts = telegram.shown(CHAT)
+    texts = telegram.shown()
     singles = [text for text in texts if not text.startswith("New incidents: ")]
     digests = [text for text in texts if text not in singles]
     assert sum(int(text.split()[2].strip(",")) for text in digests) + len(singles) == INCIDENTS

@@ -1,4 +1,4 @@
-"""`make telegram-webhook`, whose printed commands do what they say, `make telegram-token` and `make table-stream`."""
+"""`make telegram-webhook`, `make telegram-token` and `make table-stream`, which tests/e2e also runs against a stack."""
 
 import json
 import re
@@ -7,63 +7,52 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
-import httpx
 import pytest
 
 from infra import telegram
 from infra.stack import CommandError
 from telegram.update import Update
 from tests.conftest import TEMPLATE
-from tests.telegram.chat import Chat, deliver, sent
+from tests.telegram.chat import Room, sent
 from tests.telegram.fake_telegram import TOKEN, RealClock, Telegram
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 API = "https://abc.execute-api.eu-central-1.amazonaws.com"
-PASTED = "123456:token'$(x)"
+TYPED = "123456:token'$(x)"
 KEY = "inc_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> Path:
-    """A make that makes a key, and a curl that prints each of its arguments on a line."""
-    for name, does in {"make": f'echo "$*" >"$0.arguments"\necho {KEY}', "curl": r"printf '%s\n' \"$@\""}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n".replace('\\"', '"'))
-        (tmp_path / name).chmod(0o755)
-    return tmp_path
-
-
-def test_the_printed_commands_set_the_webhook_with_its_key(programs: Path) -> None:
+def test_the_printed_commands_set_the_webhook_with_its_key(tmp_path: Path) -> None:
     from aiogram.methods import SetWebhook  # here, as in chat.py
 
+    # A make that creates a key, and a curl that prints each argument on a line.
+    for name, does in {"make": f'echo "$*" >"$0.arguments"\necho {KEY}', "curl": """printf '%s\\n' "$@\""""}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
     ran = subprocess.run(
         ["sh", "-c", telegram.instructions(API, "incidents-2")],
-        input=PASTED + "\n",
-        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        input=TYPED + "\n",
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
     )
     assert ran.stderr == ""
     fail, url, *data = ran.stdout.splitlines()
-    assert (fail, url) == ("--fail-with-body", f"https://api.telegram.org/bot{PASTED}/setWebhook")
+    assert (fail, url) == ("--fail-with-body", f"https://api.telegram.org/bot{TYPED}/setWebhook")
     assert data[::2] == ["--data-urlencode"] * 3
     fields = dict(each.split("=", 1) for each in data[1::2])
-    webhook = SetWebhook.model_validate({**fields, "allowed_updates": json.loads(fields["allowed_updates"])})
-    assert webhook.model_extra == {}
-    assert webhook.url == f"{API}/telegram"
-    assert webhook.secret_token == KEY
-    # Of Telegram's updates those that the function takes, and no others.
-    assert webhook.allowed_updates == list(Update.model_fields)
-    assert (programs / "make.arguments").read_text() == "--silent key NAME=telegram ROLE=telegram STACK=incidents-2\n"
+    fields["allowed_updates"] = json.loads(fields["allowed_updates"])
+    webhook = SetWebhook.model_validate(fields, extra="forbid")
+    assert (webhook.url, webhook.secret_token) == (f"{API}/telegram", KEY)
+    assert webhook.allowed_updates == list(Update.model_fields), "the updates that the function handles"
+    made = (tmp_path / "make.arguments").read_text()
+    assert made == "--silent key NAME=telegram ROLE=telegram STACK=incidents-2\n"
 
 
-def test_no_secret_is_printed() -> None:
-    assert not re.search(r"inc_|\d{5}:", telegram.instructions(API, "incident-api"))
-
-
-def test_the_menu_has_the_commands_that_the_bot_answers(api: httpx.Client) -> None:
+def test_the_menu_has_the_commands_that_the_bot_answers(room: Room) -> None:
     from aiogram.methods import SetMyCommands
     from aiogram.types import BotCommand
 
@@ -73,10 +62,7 @@ def test_the_menu_has_the_commands_that_the_bot_answers(api: httpx.Client) -> No
         commands = re.findall(r"^#   ([a-z0-9_]{1,32}) - (.{1,256})$", menu, re.MULTILINE)
         SetMyCommands(commands=[BotCommand(command=command, description=text) for command, text in commands])
         assert [command for command, _ in commands] == ["incident", "incidents"]
-        assert all(sent(deliver(api, Chat().message(f"/{command}"))) for command, _ in commands)
-
-
-# ---- make telegram-token, make table-stream; tests/e2e runs them against a stack
+        assert all(sent(room.say(f"/{command}")) for command, _ in commands)
 
 
 @pytest.mark.usefixtures("dynamodb")
