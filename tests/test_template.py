@@ -9,6 +9,7 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from pydantic import JsonValue
 
 import api
+import store
 from infra.local import template
 from tests.conftest import EVERYTHING, ROOT, TEMPLATE
 
@@ -38,6 +39,19 @@ BODY, SUBSTITUTED = cast(
 WIDGETS = json.loads(re.sub(r"\$\{\w+Alarms?\}", "", str(BODY)))["widgets"]
 
 
+SOURCE = "".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
+FILTERED = [
+    cast("list[Json]", properties(MONITORING[name])["MetricTransformations"])[0]
+    for name in of_type(MONITORING, "AWS::Logs::MetricFilter")
+]
+COUNTED = {
+    *re.findall(r'\.count\("(\w+)"', SOURCE),
+    *api.ERROR_METRICS.values(),
+    *(str(each["MetricName"]) for each in FILTERED),
+}
+"""The metrics of the stack's own namespace."""
+
+
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_tells_the_topic_what_to_do(name: str) -> None:
     alarm = ALARMS[name]
@@ -47,6 +61,35 @@ def test_an_alarm_tells_the_topic_what_to_do(name: str) -> None:
     periods = int(str(alarm["EvaluationPeriods"]))
     assert 1 <= int(str(alarm.get("DatapointsToAlarm", periods))) <= periods
     assert int(str(alarm.get("Period", 60))) * periods <= 900, "seconds until it is known"
+
+
+# The metrics of AWS's services, and where they are: by dimension, the value that it has here.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html and those of the other services
+TABLE: dict[str, JsonValue] = {"TableName": {"Ref": "Table"}}
+THROTTLES = {"WriteThrottleEvents", "ReadThrottleEvents"}
+OF_AWS: list[tuple[str, set[str], dict[str, JsonValue]]] = [
+    ("AWS/ApiGateway", {"5xx"}, {"ApiId": {"Ref": "Api"}}),
+    ("AWS/Lambda", {"Errors", "IteratorAge"}, {"FunctionName": {"Ref": "NotifyTelegram"}}),
+    ("AWS/SQS", {"ApproximateNumberOfMessagesVisible"}, {"QueueName": {"Ref": "UntoldQueue"}}),
+    ("AWS/DynamoDB", THROTTLES, TABLE),
+    ("AWS/DynamoDB", THROTTLES, TABLE | {"GlobalSecondaryIndexName": store.INDEX}),
+]
+
+
+@pytest.mark.parametrize("name", [name for name, alarm in ALARMS.items() if "Metrics" not in alarm])
+def test_an_alarm_watches_a_metric_that_exists(name: str) -> None:
+    alarm = ALARMS[name]
+    assert {"Statistic", "Period", "Threshold", "ComparisonOperator"} <= alarm.keys()
+    assert (alarm["Statistic"] == "Maximum") == (alarm["MetricName"] in {"IteratorAge", *OF_AWS[2][1]})
+    dimensions = {str(each["Name"]): each["Value"] for each in cast("list[Json]", alarm.get("Dimensions", []))}
+    if dimensions:
+        named = [
+            metrics for namespace, metrics, where in OF_AWS if (namespace, where) == (alarm["Namespace"], dimensions)
+        ]
+        assert alarm["MetricName"] in named[0]
+    else:
+        assert alarm["Namespace"] == {"Ref": "MetricsNamespace"}
+        assert alarm["MetricName"] in COUNTED
 
 
 @pytest.mark.parametrize(
@@ -79,7 +122,12 @@ def test_an_alarm_over_functions_is_within_the_quota(alarm: str) -> None:
     assert expression["Expression"] == "SUM(METRICS())"
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
     assert len(metrics) <= 10
-    assert all('"ReturnData": false' in json.dumps(metric) for metric in metrics)
+    for metric in metrics:
+        measured = json.dumps(metric)
+        assert '"ReturnData": false' in measured
+        assert '"MetricStat": {"Stat": "Sum", "Period": 60, "Metric": {"Namespace": "AWS/Lambda"' in measured
+        assert '"Dimensions": [{"Name": "FunctionName"' in measured
+    assert {"Threshold", "ComparisonOperator", "DatapointsToAlarm"} <= ALARMS[alarm].keys()
 
 
 def test_the_table_and_its_index_are_watched_apart() -> None:
@@ -96,12 +144,8 @@ def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
 
 
 def test_the_metrics_that_are_counted_are_shown() -> None:
-    source = "".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
-    filters = [properties(MONITORING[name])["MetricTransformations"] for name in of_type(MONITORING, "AWS::Logs::")]
-    filtered = [str(cast("list[Json]", each)[0]["MetricName"]) for each in filters]
-    counted = {*re.findall(r'\.count\("(\w+)"', source), *api.ERROR_METRICS.values(), *filtered}
     searched = r'Namespace=\\"\$\{MetricsNamespace\}\\" MetricName=\\"(\w+)|"\$\{MetricsNamespace\}", "(\w+)"'
-    assert counted == {name for found in re.findall(searched, str(BODY)) for name in found if name}
+    assert {name for found in re.findall(searched, str(BODY)) for name in found if name} == COUNTED
 
 
 def test_a_graph_has_no_more_searches_than_cloudwatch_takes() -> None:
@@ -111,7 +155,15 @@ def test_a_graph_has_no_more_searches_than_cloudwatch_takes() -> None:
 
 def test_alarms_are_mailed_where_there_is_an_address() -> None:
     assert MONITORING["Email"]["Condition"] == "HasEmail"
-    assert properties(MONITORING["Email"])["Endpoint"] == {"Ref": "AlarmEmail"}
+    email = properties(MONITORING["Email"])
+    assert (email["Protocol"], email["Endpoint"]) == ("email", {"Ref": "AlarmEmail"})
+
+
+def test_alarms_of_integrations_exist_only_with_them() -> None:
+    # In one that does not exist, the Ref of a dimension is empty, which CloudWatch refuses.
+    conditions = {name: MONITORING[name].get("Condition") for name in ALARMS}
+    told = ["ChatsNotTold", "ChatsToldLate", "ChatUnreachable", "ChangesUntold"]
+    assert conditions == dict.fromkeys(ALARMS) | dict.fromkeys(told, "TellsChats") | {"AlertsTruncated": "HasAlerts"}
 
 
 # ---- template.yaml
@@ -157,6 +209,7 @@ def test_the_layer_fits_the_functions() -> None:
     assert layer["CompatibleRuntimes"] == [settings["Runtime"]]
     assert layer["CompatibleArchitectures"] == settings["Architectures"] == [{"Ref": "Architecture"}]
     assert settings["Layers"] == [{"Ref": "DependenciesLayer"}]
+    assert layer["RetentionPolicy"] == "Delete"  # every version kept counts against the account's 75 GB
     built_for = re.findall(r"--python-version ([\d.]+)", (ROOT / "infra/layer/Makefile").read_text())
     assert [f"python{version}" for version in built_for] == [settings["Runtime"]]
 
@@ -239,7 +292,9 @@ def test_alarms_watch_the_metrics_that_the_functions_write() -> None:
     variables = cast("dict[str, Json]", TEMPLATE.Globals["Function"]["Environment"])["Variables"]
     watched = cast("Json", properties(DECLARED["Monitoring"])["Parameters"])
     assert watched["MetricsNamespace"] == variables["METRICS_NAMESPACE"]
-    assert watched["AccessLog"] == {"Ref": "AccessLog"}
+    refs = {"AlarmEmail": "AlarmEmail", "Api": "IncidentApi", "AccessLog": "AccessLog"}
+    assert {name: watched[name] for name in refs} == {name: {"Ref": value} for name, value in refs.items()}
+    assert watched["UntoldQueue"] == {"Fn::If": ["TellsChats", {"Fn::GetAtt": "UntoldQueue.QueueName"}, ""]}
 
 
 def test_the_parameters_of_the_stack_reach_the_functions() -> None:
@@ -247,6 +302,10 @@ def test_the_parameters_of_the_stack_reach_the_functions() -> None:
     assert given["STATUS_SHARDS"] == "7"
     assert given["TABLE_NAME"] == "restored"
     assert given["AWS_ENDPOINT_URL_DYNAMODB"] == "http://localhost:1"
+    telegram = {"Chats": "-1/7", "TokenParameter": "/token", "Language": "ru", "ApiUrl": "http://localhost:2"}
+    told = TEMPLATE.environment(**{f"Telegram{name}": value for name, value in telegram.items()})
+    names = ("TELEGRAM_CHATS", "TELEGRAM_TOKEN_PARAMETER", "TELEGRAM_LANGUAGE", "TELEGRAM_API_URL")
+    assert [told[name] for name in names] == [*telegram.values()]
     default = TEMPLATE.environment()
     assert default["AWS_ENDPOINT_URL_DYNAMODB"] == ""
     assert (default["KEYS_TABLE"], default["URL_SUFFIX"]) == ("KeysTable", "amazonaws.com")
@@ -270,6 +329,8 @@ def test_slow_requests_are_counted_where_there_are_few() -> None:
     assert not [name for name, alarm in ALARMS.items() if "ExtendedStatistic" in alarm]
     counted = properties(MONITORING["SlowRequests"])
     assert counted["FilterPattern"] == "{ $.latency > 5000 }"
+    (slow,) = FILTERED
+    assert (slow["MetricValue"], slow["DefaultValue"], slow["MetricNamespace"]) == ("1", 0, {"Ref": "MetricsNamespace"})
     # A number, without quotation marks: the filter compares no text.
     log_format = str(cast("Json", properties(DECLARED["IncidentApi"])["AccessLogSettings"])["Format"])
     line = json.loads(re.sub(r'(?<!")\$context\.\w+', "1", log_format))
@@ -317,6 +378,8 @@ def test_the_stream_tells_of_incidents_until_they_are_a_day_old() -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html
     mapping = TEMPLATE.functions(**EVERYTHING)["NotifyTelegramFunction"].Events["Changes"].Properties
     assert mapping["StartingPosition"] == "TRIM_HORIZON"
+    own: Json = {"Fn::GetAtt": "IncidentsTable.StreamArn"}
+    assert mapping["Stream"] == {"Fn::If": ["OwnTable", own, {"Ref": "TableStream"}]}
     assert (mapping["MaximumRetryAttempts"], mapping["MaximumRecordAgeInSeconds"]) == (-1, 23 * 60 * 60)
     assert mapping["DestinationConfig"] == {
         "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": "UntoldQueue.Arn"}}
@@ -333,6 +396,41 @@ def test_the_reminders_schedule_is_the_stacks_own() -> None:
     reminder = properties(DECLARED["Reminder"])
     assert reminder["Name"] == {"Fn::Sub": "${AWS::StackName}-reminder"}
     assert reminder["ScheduleExpressionTimezone"] == {"Ref": "RemindTimezone"}
+    assert reminder["ScheduleExpression"] == {"Ref": "RemindAt"}
+    function: Json = {"Fn::GetAtt": "NotifyTelegramFunction.Arn"}
+    target = {"Arn": function, "RoleArn": {"Fn::GetAtt": "ReminderRole.Arn"}, "Input": "{}"}
+    assert reminder["Target"] == target
+    (policy,) = cast("list[dict[str, Json]]", properties(DECLARED["ReminderRole"])["Policies"])
+    allowed = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": function}
+    assert policy["PolicyDocument"]["Statement"] == [allowed]
+
+
+def test_alarms_reach_the_chats_through_the_topic() -> None:
+    topic = {"Fn::GetAtt": "Monitoring.Outputs.Topic"}
+    subscription = properties(DECLARED["AlarmsToTelegram"])
+    assert subscription == {
+        "TopicArn": topic,
+        "Protocol": "lambda",
+        "Endpoint": {"Fn::GetAtt": "NotifyTelegramFunction.Arn"},
+    }
+    # No emulator looks at the permission, without which SNS loses the message.
+    assert properties(DECLARED["AlarmsToTelegramPermission"]) == {
+        "Action": "lambda:InvokeFunction",
+        "FunctionName": {"Ref": "NotifyTelegramFunction"},
+        "Principal": "sns.amazonaws.com",
+        "SourceArn": topic,
+    }
+
+
+def test_what_could_not_be_told_is_kept_encrypted_for_14_days() -> None:
+    queue = {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True}
+    assert properties(DECLARED["UntoldQueue"]) == queue
+
+
+def test_the_access_log_needs_no_room_in_the_resource_policy() -> None:
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging.html
+    name = cast("Json", properties(DECLARED["AccessLog"])["LogGroupName"])["Fn::Sub"]
+    assert str(name).startswith("/aws/vendedlogs/")
 
 
 CHATS = {"TelegramChats": "-1001234567890"}
