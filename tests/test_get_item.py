@@ -107,6 +107,36 @@ def test_a_lookup_is_consistent_and_signed_like_botocores(stub: Stub, client: ge
     )
 
 
+MINIMAL = {"host": "example.amazonaws.com", "x-amz-date": "20150830T123600Z"}
+FORM = MINIMAL | {
+    "content-length": "13",
+    "content-type": "application/x-www-form-urlencoded",
+    "x-amz-content-sha256": "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e",
+}
+
+
+# The names are AWS's: https://github.com/awslabs/aws-c-auth/tree/main/tests/aws-signing-test-suite/v4
+@pytest.mark.parametrize(
+    ("headers", "body", "signature"),
+    [
+        (MINIMAL, b"", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+        (MINIMAL | {"my-header1": "value1"}, b"", "c5410059b04c1ee005303aed430f6e6645f61f4dc9e1461ec8f8916fdf18852c"),
+        (FORM, b"Param1=value1", "d3875051da38690788ef43de4db0d8f280229d82040bfac253562e56c3f20e0b"),
+    ],
+    ids=["post-vanilla", "post-header-key-sort", "post-x-www-form-urlencoded"],
+)
+def test_a_signature_matches_the_test_vectors_of_aws(
+    headers: dict[str, str], body: bytes, signature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert get_item.authorization(headers, body, "service") == (
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+        f"SignedHeaders={';'.join(sorted(headers))}, Signature={signature}"
+    )
+
+
 def test_the_endpoint_equals_botocores_in_every_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     session = get_session()
     for partition in create_loader().load_data("partitions")["partitions"]:
