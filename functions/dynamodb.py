@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CONNECTIONS = 4
-"""Concurrent requests of one function. With 512 MB it has 0.29 vCPU, so more would only wait for each other."""
+"""Concurrent requests of one function. With 1,024 MB it has 0.58 vCPU, so more would only wait for each other."""
 
 TRANSIENT_CODES = {
     "ExpiredTokenException",

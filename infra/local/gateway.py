@@ -42,7 +42,7 @@ MAX_RESPONSE = 6_291_556
 
 
 class Context:
-    memory_limit_in_mb = 512
+    memory_limit_in_mb = 1024
 
     def __init__(self, function: str, timeout: float = 25) -> None:
         self._deadline = time.monotonic() + timeout

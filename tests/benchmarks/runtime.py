@@ -17,7 +17,7 @@ class Context:
     function_name = "function"
     function_version = "$LATEST"
     invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:function"
-    memory_limit_in_mb = 512
+    memory_limit_in_mb = 1024
     aws_request_id = "b3a1b2c4-5d6e-4f70-8a9b-0c1d2e3f4a5b"
 
     @staticmethod

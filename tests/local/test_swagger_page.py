@@ -143,9 +143,10 @@ PREFLIGHT = {"Origin": "https://ops.example", "Access-Control-Request-Method": "
 
 
 def test_only_allowed_origins_get_cors_headers(run_local: Callable[..., LocalRun]) -> None:
-    api = run_local("--parameters", "AllowedOrigins=https://ops.example").client
+    api = run_local("--parameters", "AllowedOrigins=https://Ops.example").client
     response = api.options("/incidents/9999", headers=PREFLIGHT)
     assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (204, "https://ops.example")
+    assert response.headers["Vary"] == "Origin"  # else a cache would give another origin this response
     assert response.headers["Access-Control-Allow-Methods"] == "GET,POST,PATCH"
     # Pages can read the gateway's own errors, too.
     assert api.get("/nothing", headers=PREFLIGHT).headers["Access-Control-Allow-Origin"] == "https://ops.example"
