@@ -65,6 +65,8 @@ class Operation(NamedTuple):
     """How many are listed."""
     table: str = ""
     """How the name of the table ends."""
+    outcome: str = ""
+    """What becomes of every alert."""
 
     @property
     def event(self) -> dict[str, object]:
@@ -85,6 +87,7 @@ class Operation(NamedTuple):
         """Raise `AssertionError` where the operation was not done."""
         assert answer.get("isAuthorized") or answer["statusCode"] in (200, 201), answer
         assert not self.incidents or len(json.loads(str(answer["body"]))) == self.incidents, answer
+        assert not self.outcome or json.loads(str(answer["body"]))[self.outcome] == ALERTS, answer
 
 
 REPORT = {"description": "Самокат #4567 не отвечает на запросы", "source": "monitoring"}
@@ -113,7 +116,7 @@ OPERATIONS = (
 ALERTS = 2_000
 
 
-def alerts(status: str, group: str) -> Operation:
+def alerts(status: str, outcome: str, group: int) -> Operation:
     """A notification of Alertmanager's with 2,000 alerts of a group."""
     told = [
         {
@@ -127,7 +130,7 @@ def alerts(status: str, group: str) -> Operation:
         }
         for number in range(ALERTS)
     ]
-    return Operation("receive alerts", "ReceiveAlerts", "POST /alerts", body={"alerts": told})
+    return Operation("receive alerts", "ReceiveAlerts", "POST /alerts", body={"alerts": told}, outcome=outcome)
 
 
 def package(program: str, operation: Operation) -> tuple[list[Path], str]:
@@ -222,7 +225,7 @@ def measure(rounds: int) -> Figures:
                 if program == OURS:  # the others have no authorizer
                     first += figures["cold start, authorize, CPU ms"][OURS][-1]
                 figures["cold start, first request, CPU ms"][program].append(first)
-            with start(OURS, alerts("firing", "warm"), *stubbed) as process:
+            with start(OURS, alerts("firing", "created", 0), *stubbed) as process:
                 measure_alerts(process, figures)
     for program in PROGRAMS:
         for name, size in zip(("zipped", "unzipped"), megabytes(package(program, CREATE)[0]), strict=True):
@@ -242,9 +245,14 @@ def measure_operation(process: "Popen[str]", operation: Operation, program: str,
 
 
 def measure_alerts(process: "Popen[str]", figures: Figures) -> None:
-    call(process, alerts("firing", "warm"), 1)
-    for what, status in (("new", "firing"), ("repeated", "firing"), ("resolved", "resolved")):
-        seconds, _ = call(process, alerts(status, "group"), 1)
+    call(process, alerts("firing", "created", process.pid), 1)
+    group = -process.pid
+    for what, status, outcome in (
+        ("new", "firing", "created"),
+        ("repeated", "firing", "unchanged"),
+        ("resolved", "resolved", "resolved"),
+    ):
+        seconds, _ = call(process, alerts(status, outcome, group), 1)
         row = figures[f"warm {ALERTS:,} alerts, {what}, CPU ms"]
         row[OURS].append(1e3 * seconds)
         for peer in (FASTAPI, BARE):  # as many creates
@@ -293,21 +301,28 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail where a ratio is above README.md's bound")
     options = parser.parse_args()
     figures = measure(options.rounds)
-    published, above = bounds(), []
+    published = bounds()
+    above: list[str] = []
+    unclear: list[str] = []
     print(f"{platform.processor()} {platform.platform()}, {os.cpu_count()} cores; medians of {options.rounds} rounds")
     print(f"| | {' | '.join(PROGRAMS)} | : {FASTAPI} | : {BARE} |\n|---|---|---|---|---|---|")
     for name in sorted(figures, key=lambda name: ("cold", "warm", "package,", "peak").index(name.split()[0])):
         cells = [f"{median(values):.{2 * (median(values) < 10)}f}" for values in figures[name].values()]
         for peer, limit in zip((FASTAPI, BARE), published.get(name, [None, None]), strict=True):
             if peer in figures[name]:
-                value = median(map(truediv, figures[name][OURS], figures[name][peer]))
+                ratios = sorted(map(truediv, figures[name][OURS], figures[name][peer]))
+                value = median(ratios)
                 cells.append(f"{value:.2f}" + (f" (≤ {limit:.2f})" if limit else ""))
                 if limit and value > limit:
-                    above.append(f"{name}: {value:.2f} of {peer}; at most {limit:.2f} is published")
+                    # A regression shows in every round, other load on the machine in some.
+                    worse = above if ratios[len(ratios) // 4] > limit else unclear
+                    worse.append(f"{name}: {value:.2f} of {peer}; at most {limit:.2f} is published")
         print(f"| {name} | {' | '.join(cells + [''] * (5 - len(cells)))} |")
     print(memory_table({name: median(values[OURS]) for name, values in figures.items()}))
     if missing := published.keys() - figures.keys():
         sys.exit(f"README.md has bounds for what is not measured: {', '.join(missing)}")
+    if unclear:
+        print("\n".join(["The machine is too busy to judge:", *unclear]))
     if options.check and above:
         sys.exit("\n".join(["Worse than published:", *above]))
 
