@@ -206,7 +206,7 @@ def change(
 
 
 def changing(before: Incident, change: Change, by: str | None) -> "tuple[TransactWriteItemTypeDef, Incident]":
-    """The write of `change` on an incident that has not changed since `before`, for a transaction; and its result."""
+    """The write of `change` for a transaction, if the incident is still as it was `before`, and the changed incident."""
     time = max(now(), before.updated_at)
     return {"Update": _update(before.id, change, by, before.version, (), time)}, _changed(before, change, time)
 

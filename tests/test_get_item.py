@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -33,6 +34,7 @@ class Answer(NamedTuple):
 class Request(NamedTuple):
     """A request to `Stub`, and the client's port."""
 
+    path: str
     headers: dict[str, str]
     body: bytes
     port: int
@@ -55,7 +57,7 @@ class _Connection(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers["content-length"]))
-        self.server.requests.append(Request(headers, body, self.client_address[1]))
+        self.server.requests.append(Request(self.path, headers, body, self.client_address[1]))
         status, connection = self.server.script.pop(0)
         answer = json.dumps({"Item": ITEM}).encode()
         self.send_response(status)
@@ -87,13 +89,19 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
 
 @pytest.fixture
 def client(stub: Stub) -> get_item.Client:
-    return get_item.Client(f"http://127.0.0.1:{stub.server_port}")
+    return get_item.Client(f"http://127.0.0.1:{stub.server_port}/")
 
 
 def test_a_lookup_is_consistent_and_signed_like_botocores(stub: Stub, client: get_item.Client) -> None:
     assert client.get_item("KeysTable", KEY) == ITEM
-    ((headers, body, _),) = stub.requests
+    ((path, headers, body, _),) = stub.requests
+    assert path == "/"
     assert json.loads(body) == {"TableName": "KeysTable", "Key": KEY, "ConsistentRead": True}
+    assert headers["content-type"] == "application/x-amz-json-1.0"
+    assert headers["x-amz-security-token"] == "token"
+    # AWS accepts a clock that is five minutes off.
+    signed_at = datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
+    assert abs(datetime.now(UTC) - signed_at) < timedelta(minutes=5)
     names = ["content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"]
     signed = {name: headers[name] for name in names}
     request = AWSRequest("POST", f"http://{headers['host']}/", signed, body)
@@ -146,7 +154,9 @@ def test_the_endpoint_equals_botocores_in_every_partition(monkeypatch: pytest.Mo
             assert get_item.endpoint() == session.create_client("dynamodb", region).meta.endpoint_url
 
 
-def test_the_environment_can_set_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("URL_SUFFIX", raising=False)  # as in a stack that has no such variable yet
+    assert get_item.endpoint() == "https://dynamodb.eu-central-1.amazonaws.com"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://all")
     assert get_item.endpoint() == "http://all"
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb")

@@ -239,7 +239,9 @@ def test_an_unreachable_chat_delays_no_other(
     tell(*ids)
     assert len(two_chats.shown(OTHER)) == 2
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["chat_id"] for line in lines if "chat_id" in line] == [str(CHAT)]
+    unreachable = [(line["chat_id"], line["unreachable"]) for line in lines if "chat_id" in line]
+    assert unreachable == [(str(CHAT), json.loads(fault.body)["description"])]
+    assert len({line["request_id"] for line in lines}) == 1
     assert lines[-1]["ChatsUnreachable"] == 1
     two_chats.faults_of = {}
     set_status(api, ids[0], "resolved")
@@ -421,7 +423,10 @@ def test_a_refused_digest_is_skipped(api: httpx.Client, telegram: Telegram, caps
 # ---- reminders
 
 
-def test_a_reminder_lists_incidents_oldest_first(room: Room, telegram: Telegram) -> None:
+def test_a_reminder_lists_incidents_oldest_first(
+    room: Room, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_telegram, "PAGE", 2)
     handle({})
     assert telegram.calls == []
     ids = [create(room.api, f"Point {number}") for number in range(4)]
@@ -435,6 +440,16 @@ def test_a_reminder_lists_incidents_oldest_first(room: Room, telegram: Telegram)
     assert [line.split(": ")[1] for line in untold.splitlines() if ", open: " in line] == ["Point 2", "Point 3"]
     listed = [line.split(": ")[1] for line in rest.splitlines() if ", open: " in line]
     assert listed == ["Point 0", "Point 2", "Point 3", "Reported here"]
+
+
+def test_an_announcement_in_one_of_the_chats_is_enough(api: httpx.Client, two_chats: Telegram) -> None:
+    two_chats.faults_of = {OTHER: KICKED}
+    tell(create(api))
+    tell(*(create(api) for _ in range(9)))
+    two_chats.faults_of = {}
+    handle({})
+    for chat in (CHAT, OTHER):
+        assert two_chats.shown(chat)[-1].startswith("Incidents open or in progress: 10.\n\nOldest first:")
 
 
 def test_an_unsent_digest_announces_nothing(api: httpx.Client, telegram: Telegram) -> None:

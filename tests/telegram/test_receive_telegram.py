@@ -183,6 +183,15 @@ def test_a_quote_is_reported_once(room: Room, replies: list[dict[str, object]], 
     assert room.descriptions() == descriptions
 
 
+def test_the_ids_of_quotes_never_change(room: Room) -> None:
+    for each in (OTHER_CHAT, HIDDEN):
+        sent(room.say("/incident", **quoting("pump", each)))
+    assert {each["id"] for each in room.incidents()} == {
+        "0a147cfb-0c79-59f4-bb9d-54b7ebb06c92",
+        "1a1309ae-b90e-5015-b92b-d7f81fa82b95",
+    }
+
+
 @pytest.mark.parametrize("said", ["", "@incident_bot", " \n ", ".", " ?", " —"])
 def test_the_command_alone_is_answered_with_its_usage(room: Room, said: str) -> None:
     for fields in ({}, TOPIC, HIDDEN):
@@ -336,8 +345,9 @@ def test_a_reply_to_the_bots_message_is_a_comment(room: Room, fields: dict[str, 
     # Repeated after another change, it is still the same comment; a later message is another one.
     room.api.patch(f"/incidents/{incident_id}", json={"status": "in_progress", "comment": "Еду"})
     reacted(deliver(room.api, comment))
-    reacted(room.say("", BORIS, date=4_000_000_000, **answer_to(answer), **fields))
     said = (COMMENT, BY_BORIS)
+    assert room.history(incident_id) == [("open", BY_ANNA), said, ("Еду", None)]
+    reacted(room.say("", BORIS, date=4_000_000_000, **answer_to(answer), **fields))
     assert room.history(incident_id) == [("open", BY_ANNA), said, ("Еду", None), said]
     shown = text(edited(room.tap(f"refresh:{incident_id}:1")))
     assert len(re.findall(rf" \d\d:\d\d Boris: {COMMENT}$", shown, re.MULTILINE)) == 2
