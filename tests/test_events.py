@@ -109,11 +109,16 @@ def test_a_report_without_any_source_is_a_422(authorizer: Event | None) -> None:
 def test_the_history_names_the_callers() -> None:
     _, incident = create(authorizer={"caller": "grafana", "source": "monitoring"})
     path = f"/incidents/{incident['id']}"
-    call("update_incident", "PATCH /incidents/{id}", {"status": "in_progress"}, {"caller": "anna"}, path=path)
-    call("update_incident", "PATCH /incidents/{id}", {"status": "resolved"}, path=path)
+    for caller in ({"caller": "anna"}, {"caller": "boris"}, None):
+        call("update_incident", "PATCH /incidents/{id}", {"comment": "Seen"}, caller, path=path)
     _, history = call("read_incidents", "GET /incidents/{id}/history", path=f"{path}/history")
     assert isinstance(history, list)
-    assert [(entry["version"], entry["by"]) for entry in history] == [(1, "grafana"), (2, "anna"), (3, None)]
+    assert [(entry["version"], entry["by"]) for entry in history] == [
+        (1, "grafana"),
+        (2, "anna"),
+        (3, "boris"),
+        (4, None),
+    ]
 
 
 @pytest.mark.usefixtures("table")

@@ -117,7 +117,8 @@ class Telegram:
 
     def buttons(self, number: int) -> dict[str, str]:
         """The buttons below a message in `CHAT`."""
-        return buttons(call({"method": "sendMessage", **self.chats[CHAT][number]}))
+        message = {name: value for name, value in self.chats[CHAT][number].items() if name != "message_id"}
+        return buttons(call({"method": "sendMessage", **message}))
 
     def answer(self, method: str, fields: Fields) -> Answer:
         """Handle a call: its answer, or its failure."""

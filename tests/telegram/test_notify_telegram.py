@@ -67,6 +67,7 @@ def test_one_message_shows_the_incident_as_it_changes(api: httpx.Client, telegra
     (text,) = telegram.shown()
     assert "Status: in progress\n" in text
     assert text.endswith(": On my way")
+    assert list(telegram.buttons(number)) == ["Reopen", "Resolve", "Close", "Refresh"]
     assert telegram.methods() == ["sendMessage", "editMessageText"]
 
 
@@ -79,6 +80,7 @@ def test_a_changed_report_is_announced_as_a_reply_to_it(room: Room, telegram: Te
         tell(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText"]
     assert cast("dict[str, int]", telegram.calls[0]["reply_parameters"])["message_id"] == 7
+    assert "reply_markup" in telegram.calls[0]
 
 
 @pytest.mark.parametrize("by", ["tap", "comment"])
@@ -184,15 +186,17 @@ def test_an_edit_without_an_answer_may_be_repeated(api: httpx.Client, telegram: 
     assert len(telegram.shown()) == 1
 
 
-def test_a_deleted_message_is_sent_again(api: httpx.Client, telegram: Telegram) -> None:
+@pytest.mark.parametrize("reason", ["message to edit not found", "message can't be edited"])
+def test_a_message_that_cannot_be_edited_is_sent_again(api: httpx.Client, telegram: Telegram, reason: str) -> None:
     incident_id = create(api)
     tell(incident_id)
-    telegram.chats[CHAT].clear()
+    telegram.faults = [refused(400, f"Bad Request: {reason}")]
     for status in ("in_progress", "resolved"):
         set_status(api, incident_id, status)
         tell(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText", "sendMessage", "editMessageText"]
-    assert "Status: resolved" in telegram.shown()[0]
+    assert "Status: resolved" in telegram.shown()[1]
+    assert "reply_markup" in telegram.calls[2]
 
 
 def test_a_crash_may_repeat_a_message(api: httpx.Client, telegram: Telegram) -> None:
@@ -258,7 +262,8 @@ def test_what_cannot_be_sent_is_skipped(
     capsys.readouterr()
     tell(damaged, too_long, good)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["incident_id"] for line in lines if "skipped" in line} == {damaged, too_long}
+    skipped = {line["incident_id"]: line["skipped"] for line in lines if "skipped" in line}
+    assert skipped == {damaged: "no incident", too_long: "Bad Request: message is too long"}
     assert lines[-1]["NotificationsSkipped"] == 2
     assert [text.partition("\n")[0] for text in telegram.shown()] == ["good"]
 
