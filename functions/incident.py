@@ -245,6 +245,10 @@ def derived_id(kind: str, *parts: str) -> str:
     return str(uuid5(uuid5(NAMESPACE_URL, f"urn:incident-api:{kind}"), "\n".join(parts)))
 
 
+class DamagedItem(Exception):
+    """The stored item is not a valid incident. It has to be restored or deleted."""
+
+
 class IncidentNotFound(Exception):
     """No incident has this id."""
 

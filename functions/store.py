@@ -24,6 +24,7 @@ from incident import (
     MAX_CHANGES,
     MAX_COMMENTS,
     Change,
+    DamagedItem,
     HistoryEntry,
     Incident,
     IncidentNotFound,
@@ -113,11 +114,13 @@ def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
 
 
 def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
-    """The incident in an item, and its history."""
+    """The incident in an item, and its history. Raises `DamagedItem`, as every function does that reads a single incident."""
     incident = _incident(item)
-    entries = item["history"]["L"]
-    first = incident.version - len(entries) + 1
-    return incident, list(_history(entries, first))
+    try:
+        entries = item["history"]["L"]
+        return incident, list(_history(entries, incident.version - len(entries) + 1))
+    except (KeyError, ValidationError) as error:
+        raise DamagedItem from error
 
 
 def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
@@ -200,7 +203,8 @@ def change(
             raise VersionConflict
         if incident.version > MAX_CHANGES:
             raise TooManyChanges
-        if change.comment and int(item["comment_bytes"]["N"]) > _room_for(change.comment):
+        comments = int(item["comment_bytes"]["N"]) if "comment_bytes" in item else 0
+        if change.comment and comments > _room_for(change.comment):
             raise TooManyComments
         time = incident.updated_at  # this clock is behind that of the last change
 
@@ -359,7 +363,9 @@ def newest(statuses: Iterable[Status], limit: int, before: str = "", since: str 
         pages = _pages(queries)
         for page in pages:
             found += _incidents(page["Items"])
-        found = sorted(found, key=lambda incident: incident.position, reverse=True)[:limit]
+        # An incident that changes between two queries may be in both partitions.
+        latest = {incident.id: incident for incident in sorted(found, key=lambda incident: incident.version)}
+        found = sorted(latest.values(), key=lambda incident: incident.position, reverse=True)[:limit]
         queries = _next_queries(queries, pages, found, limit)
     return found
 
@@ -423,6 +429,7 @@ def existing_item(error: ClientError) -> "dict[str, AttributeValueTypeDef]":
 def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], BaseException | None]:
     """Work on the items in threads; return the results and the first error, after which no further item is started.
 
+    A `DamagedItem` does not stop the others: a retry would meet it again, and never get further.
     All threads are idle when this returns: Lambda would freeze the others and resume them during another request.
     """
     failed = Event()
@@ -432,6 +439,8 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], Ba
             return None
         try:
             return work(item)
+        except DamagedItem:
+            raise
         except BaseException:
             failed.set()
             raise
@@ -479,7 +488,10 @@ def _entry(at: str, by: str | None, status: Status | None, comment: str | None =
 
 
 def _incident(stored: "Item") -> Incident:
-    return Incident.model_validate(_plain(stored["incident"]))
+    try:
+        return Incident.model_validate(_plain(stored["incident"]))
+    except (KeyError, ValidationError) as error:
+        raise DamagedItem from error
 
 
 def _incidents(items: "Sequence[Item]") -> list[Incident]:
@@ -494,7 +506,7 @@ def _incidents(items: "Sequence[Item]") -> list[Incident]:
 def _incident_or_none(stored: "Item") -> Incident | None:
     try:
         return _incident(stored)
-    except (KeyError, ValidationError):
+    except DamagedItem:
         values = stored["incident"]["M"] if "incident" in stored else stored
         damaged = values["id"]["S"] if "id" in values else "unknown"
         logging.getLogger(__name__).error(

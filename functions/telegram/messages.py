@@ -63,6 +63,7 @@ class Words(NamedTuple):
     usage: str
     not_a_report: str
     not_found: str
+    damaged: str
     up_to_date: str
     somebody_else: str
     """Takes the current status, and who made the last change."""
@@ -118,6 +119,7 @@ ENGLISH = Words(
     "To see the incidents that are open or in progress, send /incidents",
     not_a_report="Not recorded: the text is blank or contains control characters. Describe what happened in words.",
     not_found="There is no incident with this id.",
+    damaged="This incident's data is damaged and cannot be shown. Please tell those who run the incident service.",
     up_to_date="Nothing has changed.",
     somebody_else="Not changed: the incident has since been updated and is now “{}” ({}). Tap “Refresh” to see the changes.",
     too_much="Not changed: the incident has reached the limit of 1,000 changes or 100 KB of comments.",
@@ -164,6 +166,7 @@ RUSSIAN = Words(
     "Чтобы увидеть инциденты, открытые и в работе, отправьте /incidents",
     not_a_report="Не записано: текст пуст или содержит управляющие символы. Опишите словами, что случилось.",
     not_found="Инцидента с таким id нет.",
+    damaged="Данные этого инцидента повреждены, показать его нельзя. Сообщите тем, кто отвечает за сервис инцидентов.",
     up_to_date="Изменений нет.",
     somebody_else="Не изменено: инцидент успели обновить, теперь он «{}» ({}). Нажмите «Обновить», чтобы увидеть изменения.",
     too_much="Не изменено: достигнут предел — 1000 изменений или 100 КБ комментариев.",

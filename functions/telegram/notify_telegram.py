@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import log
 import store
-from incident import ACTIVE, Incident, IncidentNotFound
+from incident import ACTIVE, DamagedItem, Incident, IncidentNotFound
 from telegram import bot, messages, told
 from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Method, Refused, TryLater
 from telegram.told import Told
@@ -116,7 +116,9 @@ def handler(event: "_Event", context: "LambdaContext") -> None:
 
 def _tell_chats(invocation: Invocation, tell: Callable[["Destination"], None]) -> None:
     """Tell every chat in its own thread, so that none waits for another; then raise the first error."""
-    destinations = [Destination(chat, invocation) for chat in CHATS]
+    # Both ids of a group that has become a supergroup may be listed. The one that moved knows both.
+    listed = sorted((Destination(chat, invocation) for chat in CHATS), key=lambda each: each.has_moved)
+    destinations = {each.chat: each for each in listed}.values()
     with ThreadPoolExecutor(len(destinations)) as threads:
         tasks = [threads.submit(tell, destination) for destination in destinations]
     for task in tasks:
@@ -155,6 +157,11 @@ class Destination:
     @property
     def id(self) -> int:
         return int(self.chat.partition("/")[0])
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the chat is listed by the id of the group that it was."""
+        return self.chat != self._configured
 
     def has_reported(self, changed: Changed) -> bool:
         """Whether the incident was reported in this chat."""
@@ -248,6 +255,9 @@ def _show(changed: Changed, to: Destination, message: int = 0) -> None:
     try:
         incident, history = store.get_with_history(changed.incident.id)
     except IncidentNotFound:
+        return
+    except DamagedItem:
+        to.invocation.skip(changed.incident.id, "damaged history")
         return
     text, keyboard = messages.incident_text(WORDS, incident, history), messages.keyboard(WORDS, incident)
     try:

@@ -23,6 +23,7 @@ from api import Api
 from incident import (
     ACTIVE,
     Change,
+    DamagedItem,
     HistoryEntry,
     Incident,
     IncidentNotFound,
@@ -35,7 +36,18 @@ from incident import (
 )
 from telegram import messages, told
 from telegram.messages import Words
-from telegram.update import CallbackQuery, Chat, Message, RepliedTo, Report, Update, button_in, command_in, report_in
+from telegram.update import (
+    CallbackQuery,
+    Chat,
+    Message,
+    RepliedTo,
+    Report,
+    Update,
+    User,
+    button_in,
+    command_in,
+    report_in,
+)
 
 MAX_BODY = 1024 * 1024
 """Bytes, far more than an update has: Telegram would repeat a refused update for a day."""
@@ -70,9 +82,15 @@ def receive_telegram(
         known = Update()
     method = None
     if known.message and _is_served(known.message.chat):
-        method = _answer_message(known.message)
+        try:
+            method = _answer_message(known.message)
+        except DamagedItem:
+            method = _send(known.message, _damaged(known.message.sender))
     elif known.callback_query and _is_served(known.callback_query.message.chat):
-        method = _answer_button(known.callback_query)
+        try:
+            method = _answer_button(known.callback_query)
+        except DamagedItem:
+            method = _alert(known.callback_query, _damaged(known.callback_query.sender))
     if method is None:
         app.count("UpdatesIgnored")
     return Response(HTTPStatus.OK, "application/json", method or {})
@@ -86,6 +104,12 @@ def _is_served(chat: Chat) -> bool:
     return False
 
 
+def _damaged(sender: User) -> str:
+    """Count a damaged incident; return the answer about it."""
+    app.count("DamagedItems")
+    return messages.words(sender.language_code).damaged
+
+
 def _answer_message(message: Message) -> Method | None:
     """The response to a command or a comment; None for any other message."""
     words = messages.words(message.sender.language_code)
@@ -97,8 +121,10 @@ def _answer_message(message: Message) -> Method | None:
     try:
         if command.lists:
             return _list(message, words, before=command.id)
-        if command.id:
-            return _send_incident(message, words, command.id)
+        # The command alone, as a reply to the bot's message about an incident, asks for that incident.
+        shown = command.id or ("" if command.text or message.quote else message.commented_id)
+        if shown:
+            return _send_incident(message, words, shown)
     except IncidentNotFound:
         return _send(message, words.not_found)
     report = report_in(message, command)

@@ -7,13 +7,14 @@ import httpx
 import pytest
 import yaml
 from pydantic import JsonValue
+from types_boto3_dynamodb import DynamoDBClient
 
 import store
 from alerts.alert import Alert
 from incident import Status
 from tests.conftest import ROOT
 from tests.invoke import call
-from tests.steps import assert_problem, bad_input
+from tests.steps import assert_problem, bad_input, overwrite
 
 Json = dict[str, JsonValue]
 
@@ -179,6 +180,18 @@ def test_an_incident_at_its_limit_does_not_block_other_alerts(
     send(api, alert(), alert(fingerprint="2"))
     monkeypatch.setattr(store, "MAX_CHANGES", 0)
     assert send(api, alert("resolved"), alert(fingerprint="2"), alert(fingerprint="3")) == [1, 0, 2]
+
+
+@pytest.mark.parametrize("others", [3, 20])
+def test_a_damaged_incident_does_not_block_other_alerts(
+    api: httpx.Client, dynamodb: DynamoDBClient, others: int
+) -> None:
+    send(api, alert())
+    (damaged,) = api.get("/incidents").json()
+    overwrite(dynamodb, damaged["id"], "incident.status", {"S": "paused"})
+    alerts = [alert("resolved"), *(alert(fingerprint=str(number)) for number in range(others))]
+    assert api.post("/alerts", json={"alerts": alerts}).status_code == 500
+    assert statuses(api) == ["open"] * others
 
 
 @pytest.mark.usefixtures("table")

@@ -18,7 +18,7 @@ from dynamodb import Unavailable
 from incident import new_id
 from telegram import bot, notify_telegram, told
 from telegram.messages import RUSSIAN
-from tests.steps import report
+from tests.steps import overwrite, report
 from tests.telegram.chat import BORIS, BOT, CHAT, REPORT, Room, alerted, answered, buttons, edited, reacted
 from tests.telegram.fake_telegram import OTHER, TOKEN, Answer, Clock, Telegram, handle, refused, tell
 
@@ -228,6 +228,17 @@ def test_a_supergroup_replaces_its_group(api: httpx.Client, telegram: Telegram) 
     assert "Status: open" in opened
 
 
+@pytest.mark.parametrize("listed", [[CHAT, -100777], [-100777, CHAT]])
+def test_both_ids_of_a_moved_group_are_one_chat(
+    room: Room, telegram: Telegram, listed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident_id, _ = room.record(REPORT, BORIS)
+    told.remember_move(str(CHAT), "-100777")
+    monkeypatch.setattr(notify_telegram, "CHATS", [str(each) for each in listed])
+    tell(incident_id, create(room.api, "another"))
+    assert [text.partition("\n")[0] for text in telegram.shown(-100777)] == ["another"]
+
+
 KICKED = refused(403, "Forbidden: bot was kicked from the supergroup chat")
 REASONS = ["chat not found", "not enough rights to send text messages to the chat", "message thread not found"]
 UNREACHABLE = [KICKED, *(refused(400, f"Bad Request: {reason}") for reason in REASONS)]
@@ -266,6 +277,16 @@ def test_what_cannot_be_sent_is_skipped(
     assert skipped == {damaged: "no incident", too_long: "Bad Request: message is too long"}
     assert lines[-1]["NotificationsSkipped"] == 2
     assert [text.partition("\n")[0] for text in telegram.shown()] == ["good"]
+
+
+def test_a_damaged_history_delays_no_other_incident(
+    api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [create(api), create(api, "good")]
+    overwrite(dynamodb, ids[0], "history", {"L": [{"M": {"status": {"S": "paused"}}}]})
+    tell(*ids)
+    assert [text.partition("\n")[0] for text in telegram.shown()] == ["good"]
+    assert '"skipped": "damaged history"' in capsys.readouterr().out
 
 
 def test_a_deleted_incident_is_skipped(api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient) -> None:

@@ -22,7 +22,7 @@ from infra.local import template
 from telegram.messages import ENGLISH, RUSSIAN
 from tests import invoke
 from tests.conftest import ROOT, TEMPLATE
-from tests.steps import assert_problem
+from tests.steps import assert_problem, overwrite
 from tests.telegram.chat import (
     ANNA,
     BORIS,
@@ -138,6 +138,12 @@ def test_the_command_as_a_reply_reports_that_message_once(room: Room, reported: 
     (incident,) = room.incidents()
     assert incident["id"] == derived_id("telegram-message", str(CHAT), "7")
     assert room.history(incident["id"]) == [("open", BY_ANNA)]
+
+
+def test_the_command_as_a_reply_to_an_incidents_message_shows_it(room: Room) -> None:
+    answer = room.say(f"/incident {REPORT}")
+    assert text(sent(room.say("/incident", **answer_to(answer)))) == text(sent(answer))
+    assert room.descriptions() == [REPORT]
 
 
 def test_the_commands_own_text_takes_precedence_over_the_reply(room: Room) -> None:
@@ -437,6 +443,24 @@ def test_repeated_reports_and_taps_in_any_order_count_once(
     assert [incident.id for incident in incidents] == [INCIDENT] * bool(expected)
     if expected:
         assert [(entry.status, entry.by) for entry in store.get_with_history(INCIDENT)[1]] == expected
+
+
+def test_telegram_does_not_repeat_an_update_about_a_damaged_incident(
+    room: Room, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = sent(deliver(room.api, REPORTED))
+    overwrite(dynamodb, INCIDENT, "history", {"L": [{"M": {"status": {"S": "paused"}}}]})
+    assert alerted(room.tap(f"refresh:{INCIDENT}:1")) == RUSSIAN.damaged
+    assert logged(capsys)[1] == ["DamagedItems"]
+    overwrite(dynamodb, INCIDENT, "incident.status", {"S": "paused"})
+    for update in (
+        REPORTED,
+        room.chat.message(f"/incident {INCIDENT}"),
+        room.chat.message(COMMENT, **answer_to(answer)),
+    ):
+        assert text(sent(deliver(room.api, update))) == RUSSIAN.damaged
+        assert logged(capsys)[1] == ["DamagedItems"]
+    assert alerted(room.tap(f"closed:{INCIDENT}:1")) == RUSSIAN.damaged
 
 
 # ---- lists, and single incidents
