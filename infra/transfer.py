@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO, TypeVar, cast
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from incident import ID_PATTERN, HistoryEntry, Incident, NewIncident, Status, derived_id
+from incident import ID_PATTERN, Change, DamagedItem, HistoryEntry, Incident, NewIncident, Status, derived_id
 from infra.local import environment, template
 from infra.local.items import DataFolderError, Item, Items
 from infra.stack import CommandError, connect, describe, exit_on_error
@@ -252,14 +252,21 @@ def parse(fields: Fields, words: Mapping[tuple[str, str], str]) -> Row:
 
 def _with_history(incident: Incident, fields: Fields) -> tuple[Incident, list[HistoryEntry]]:
     try:
-        latest = {name: fields.get(name) for name in ("updated_at", "version")}
+        entries = [HistoryEntry.model_validate(entry) for entry in cast("list[object]", fields["history"])]
+        history = [entry.model_copy(update={"at": _time(entry.at)}) for entry in entries]
+        for entry in history:
+            Change(status=entry.status, comment=entry.comment)
+        latest = {"updated_at": _time(fields.get("updated_at")), "version": fields.get("version")}
         incident = Incident.model_validate(incident.model_dump() | latest)
-        history = [HistoryEntry.model_validate(entry) for entry in cast("list[object]", fields["history"])]
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise BadRow("; ".join(faults)) from None
-    if not history or (history[-1].version, history[-1].status) != (incident.version, incident.status):
-        raise BadRow("the history does not end with the incident's version and status")
+    except (ValueError, OverflowError):
+        raise BadRow("updated_at or a time of the history is not a time") from None
+    last = incident.version
+    versions = range(max(1, last - len(history) + 1), last + 1)
+    if not history or [entry.version for entry in history] != [*versions] or history[-1].status != incident.status:
+        raise BadRow("the history does not lead to the incident's version and status without gaps")
     return incident, history
 
 
@@ -375,8 +382,8 @@ def export_incidents(path: Path, table: Table, form: str, since: str, until: str
                 continue
             try:
                 incident, history = store.from_item(cast("StoredItem", item))
-            except (KeyError, ValidationError):
-                _complain(str(item["id"]["S"]), "this item is no incident, and left out")
+            except DamagedItem:
+                _complain(str(item["id"]["S"]), "this item is not a valid incident, and is left out")
                 unreadable += 1
                 continue
             if incident.status in wanted and first <= incident.created_at < end:

@@ -159,9 +159,13 @@ COMMENTED = [HISTORY[0] | {"comment": "done"}]
         ({"source": "\ud83d"}, "source: Input should be"),
         ({transfer.EXTRA: ["rider hurt"]}, "it has more cells than the header"),
         # Damaged exports.
-        (EXPORTED | {"version": 7}, "the history does not end with"),
-        (EXPORTED | {"history": []}, "the history does not end with"),
-        (EXPORTED | {"updated_at": 5}, "updated_at: "),
+        (EXPORTED | {"version": 7}, "the history does not lead to"),
+        (EXPORTED | {"version": -1, "history": [HISTORY[0] | {"version": -1}]}, "the history does not lead to"),
+        (EXPORTED | {"version": 3, "history": [*HISTORY, HISTORY[0] | {"version": 3}]}, "the history does not lead to"),
+        (EXPORTED | {"history": []}, "the history does not lead to"),
+        (EXPORTED | {"updated_at": 5}, "updated_at or a time of the history is not a time"),
+        (EXPORTED | {"history": [HISTORY[0] | {"at": "soon"}]}, "updated_at or a time of the history is not a time"),
+        (EXPORTED | {"history": [HISTORY[0] | {"comment": "\0"}]}, "comment: "),
         (EXPORTED | {"history": [{"version": 1}]}, "status: "),
         # The incident is already there in another state.
         ({"id": 2, "status": "closed"}, "another incident, or another state of it, is stored as"),
