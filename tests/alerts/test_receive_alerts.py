@@ -11,7 +11,7 @@ from types_boto3_dynamodb import DynamoDBClient
 
 import store
 from alerts.alert import Alert
-from incident import Status
+from incident import Change, Status
 from tests.conftest import ROOT
 from tests.invoke import call
 from tests.steps import assert_problem, bad_input, overwrite
@@ -121,6 +121,33 @@ def test_a_hundred_repeated_alerts_take_one_database_request(api: httpx.Client, 
         assert send(api, *sent) == expected
         assert sorted(dynamodb_calls) == sorted(calls)
     assert send(api, *alerts, alert(fingerprint="one more")) == [1, 0, 100]
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize("number", [1, 10], ids=["single writes", "transactions"])
+def test_the_history_names_the_sender_of_alerts(number: int) -> None:
+    sender = {"caller": "grafana"}
+    for status in ("firing", "resolved"):
+        body = {"alerts": [alert(status, fingerprint=str(each)) for each in range(number)]}
+        assert call("alerts.receive_alerts", "POST /alerts", body, sender)[0] == 200
+    for incident in store.newest(list(Status), number):
+        _, history = store.get_with_history(incident.id)
+        assert [(entry.status, entry.by) for entry in history] == [("open", "grafana"), ("resolved", "grafana")]
+
+
+def test_a_change_before_the_transaction_is_kept(api: httpx.Client) -> None:
+    alerts = [alert(fingerprint=str(number)) for number in range(10)]
+    send(api, *alerts)
+    closed = api.get("/incidents").json()[0]["id"]
+    events = store.client.meta.events
+
+    def close(**_: object) -> None:
+        events.unregister("before-call.dynamodb.TransactWriteItems", close)
+        store.change(closed, Change(status=Status.CLOSED), "anna")
+
+    events.register("before-call.dynamodb.TransactWriteItems", close)
+    assert send(api, *(each | {"status": "resolved", "endsAt": ENDED} for each in alerts)) == [0, 9, 1]
+    assert api.get(f"/incidents/{closed}").json()["status"] == "closed"
 
 
 @pytest.mark.parametrize("together", [1, 10], ids=["transaction", "single writes"])

@@ -186,7 +186,8 @@ class _Connection(BaseHTTPRequestHandler):
     telegram: Telegram
 
     def do_POST(self) -> None:
-        fields: Fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        fields: Fields = json.loads(content) if self.headers["Content-Type"] == "application/json" else {}
         _, bot, method = self.path.split("/")
         known = bot == f"bot{TOKEN}"
         answer = self.telegram.answer(method, fields) if known else refused(401, "Unauthorized")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import boto3
@@ -79,7 +79,7 @@ def test_a_changed_report_is_announced_as_a_reply_to_it(room: Room, telegram: Te
         set_status(room.api, incident_id, status)
         tell(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText"]
-    assert cast("dict[str, int]", telegram.calls[0]["reply_parameters"])["message_id"] == 7
+    assert telegram.calls[0]["reply_parameters"] == {"message_id": 7, "allow_sending_without_reply": True}
     assert "reply_markup" in telegram.calls[0]
 
 
@@ -338,6 +338,15 @@ def test_more_than_eight_new_incidents_make_a_digest(api: httpx.Client, telegram
     assert telegram.shown()[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
 
 
+def test_each_chat_has_its_own_digest(api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [create(api) for _ in range(9)]
+    for chat in (CHAT, OTHER):
+        monkeypatch.setattr(notify_telegram, "CHATS", [str(chat)])
+        tell(*ids)
+        (text,) = telegram.shown(chat)
+        assert text.startswith("New incidents: 9, of which 9 are open")
+
+
 def test_a_busy_chat_gets_a_digest_earlier(api: httpx.Client, telegram: Telegram) -> None:
     for _ in range(3):
         tell(*(create(api) for _ in range(6)))
@@ -468,14 +477,15 @@ def test_a_reminder_lists_incidents_oldest_first(
     assert listed == ["Point 0", "Point 2", "Point 3", "Reported here"]
 
 
-def test_an_announcement_in_one_of_the_chats_is_enough(api: httpx.Client, two_chats: Telegram) -> None:
-    two_chats.faults_of = {OTHER: KICKED}
+def test_an_announcement_in_one_of_the_chats_is_enough(
+    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tell(create(api))
     tell(*(create(api) for _ in range(9)))
-    two_chats.faults_of = {}
+    monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT), str(OTHER)])
     handle({})
     for chat in (CHAT, OTHER):
-        assert two_chats.shown(chat)[-1].startswith("Incidents open or in progress: 10.\n\nOldest first:")
+        assert telegram.shown(chat)[-1].startswith("Incidents open or in progress: 10.\n\nOldest first:")
 
 
 def test_an_unsent_digest_announces_nothing(api: httpx.Client, telegram: Telegram) -> None:
