@@ -284,6 +284,11 @@ def test_a_domain_is_regional_and_speaks_tls_1_2() -> None:
     (configuration,) = cast("list[Json]", properties(DECLARED["ApiDomain"])["DomainNameConfigurations"])
     assert (configuration["EndpointType"], configuration["SecurityPolicy"]) == ("REGIONAL", "TLS_1_2")
     assert {DECLARED[name]["Condition"] for name in ("ApiDomain", "ApiDomainMapping")} == {"Domain"}
+    assert properties(DECLARED["ApiDomain"])["DomainName"] == {"Ref": "DomainName"}
+    assert configuration["CertificateArn"] == {"Ref": "CertificateArn"}
+    mapping = properties(DECLARED["ApiDomainMapping"])
+    assert mapping["DomainName"] == {"Ref": "ApiDomain"}
+    assert mapping["ApiId"] == {"Fn::If": ["MappedElsewhere", {"Ref": "MappedApi"}, {"Ref": "IncidentApi"}]}
     api = properties(DECLARED["IncidentApi"])
     assert api["DisableExecuteApiEndpoint"] == {"Fn::If": ["DomainOnly", True, False]}
 
