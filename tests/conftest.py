@@ -41,6 +41,11 @@ TEMPLATE = template.load()
 EVERYTHING = INTEGRATIONS | {"TelegramTokenParameter": "/incident-api/telegram-token", "RemindAt": "rate(1 day)"}
 """Parameters of the stack with which every function is deployed."""
 
+HANDLERS = {
+    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
+}
+"""The module of each function, by its logical id."""
+
 # Set before the functions are imported, as on Lambda. The local run's database is in another region.
 environment.isolate()
 os.environ.update(AWS_DEFAULT_REGION="eu-central-1", **TEMPLATE.environment(**EVERYTHING))

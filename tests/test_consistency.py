@@ -13,13 +13,9 @@ import store
 from incident import Source
 from infra import keys
 from infra.openapi import INTEGRATIONS
-from tests.conftest import EVERYTHING, ROOT, TEMPLATE
+from tests.conftest import HANDLERS, ROOT, TEMPLATE
 
 ROUTES = TEMPLATE.routes(**INTEGRATIONS)
-FUNCTIONS = {
-    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
-}
-"""The module of each function, by its logical id."""
 
 
 def test_changelog_and_contract_have_the_projects_version() -> None:
@@ -28,7 +24,7 @@ def test_changelog_and_contract_have_the_projects_version() -> None:
     assert json.loads((ROOT / "infra/openapi.json").read_text())["info"]["version"] == version
 
 
-@pytest.mark.parametrize(("function", "module"), FUNCTIONS.items())
+@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
 def test_a_function_has_one_name_everywhere(function: str, module: str) -> None:
     *folder, name = module.split(".")
     assert function == "".join(map(str.title, name.split("_"))) + "Function"
@@ -69,7 +65,7 @@ PERMISSIONS = {
 """The actions that each function may call on each resource, DynamoDB's without a prefix."""
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", HANDLERS)
 def test_a_functions_own_role_has_only_the_listed_permissions(function: str) -> None:
     name = function.replace("Function", "Role")
     assert TEMPLATE.Resources[function].Properties["Role"] == {"Fn::GetAtt": f"{name}.Arn"}
@@ -175,7 +171,7 @@ def test_few_modules_know_dynamodb() -> None:
 
 
 def test_modules_depend_in_one_direction() -> None:
-    handlers = FUNCTIONS.values()
+    handlers = HANDLERS.values()
     assert not any(name.startswith(("boto", "aws_", "http", "api", "store")) for name in imports("incident"))
     assert not imports("store") & {"api", *handlers}
     assert not imports("api") & {"store", *handlers}
