@@ -23,6 +23,7 @@ import pytest
 from hypothesis import settings
 from moto.dynamodb.models import DynamoDBBackend
 
+from infra.keys import Keys
 from infra.local import environment, template
 from infra.local.database import Database
 from infra.local.gateway import Gateway
@@ -40,6 +41,11 @@ TEMPLATE = template.load()
 
 EVERYTHING = INTEGRATIONS | {"TelegramTokenParameter": "/incident-api/telegram-token", "RemindAt": "rate(1 day)"}
 """Parameters of the stack with which every function is deployed."""
+
+HANDLERS = {
+    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
+}
+"""The module of each function, by its logical id."""
 
 # Set before the functions are imported, as on Lambda. The local run's database is in another region.
 environment.isolate()
@@ -145,6 +151,14 @@ def table(dynamodb: "DynamoDBClient") -> Iterator[str]:
     dynamodb.create_table(**TEMPLATE.table())
     yield template.TABLE
     dynamodb.delete_table(TableName=template.TABLE)
+
+
+@pytest.fixture
+def stored_keys(dynamodb: "DynamoDBClient") -> Iterator[Keys]:
+    """The access keys in an empty table."""
+    dynamodb.create_table(**TEMPLATE.table("KeysTable"))
+    yield Keys(dynamodb, "KeysTable")
+    dynamodb.delete_table(TableName="KeysTable")
 
 
 @pytest.fixture

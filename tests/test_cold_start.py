@@ -13,12 +13,7 @@ import botocore.session
 import pytest
 
 from infra.layer import botocore_data
-from tests.conftest import EVERYTHING, ROOT, TEMPLATE
-
-HANDLERS = {
-    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
-}
-"""The module of each function."""
+from tests.conftest import HANDLERS, ROOT
 
 HEAVY = {
     *(f"aws_lambda_powertools.event_handler.openapi.{name}" for name in ("models", "swagger_ui")),

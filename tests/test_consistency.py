@@ -13,13 +13,9 @@ import store
 from incident import Source
 from infra import keys
 from infra.openapi import INTEGRATIONS
-from tests.conftest import EVERYTHING, ROOT, TEMPLATE
+from tests.conftest import HANDLERS, ROOT, TEMPLATE
 
 ROUTES = TEMPLATE.routes(**INTEGRATIONS)
-FUNCTIONS = {
-    name: function.Handler.removesuffix(".handler") for name, function in TEMPLATE.functions(**EVERYTHING).items()
-}
-"""The module of each function, by its logical id."""
 
 
 def test_changelog_and_contract_have_the_projects_version() -> None:
@@ -28,7 +24,7 @@ def test_changelog_and_contract_have_the_projects_version() -> None:
     assert json.loads((ROOT / "infra/openapi.json").read_text())["info"]["version"] == version
 
 
-@pytest.mark.parametrize(("function", "module"), FUNCTIONS.items())
+@pytest.mark.parametrize(("function", "module"), HANDLERS.items())
 def test_a_function_has_one_name_everywhere(function: str, module: str) -> None:
     *folder, name = module.split(".")
     assert function == "".join(map(str.title, name.split("_"))) + "Function"
@@ -69,7 +65,7 @@ PERMISSIONS = {
 """The actions that each function may call on each resource, DynamoDB's without a prefix."""
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", HANDLERS)
 def test_a_functions_own_role_has_only_the_listed_permissions(function: str) -> None:
     name = function.replace("Function", "Role")
     assert TEMPLATE.Resources[function].Properties["Role"] == {"Fn::GetAtt": f"{name}.Arn"}
@@ -140,19 +136,6 @@ def test_every_route_needs_a_key_in_its_own_header() -> None:
     }
 
 
-def test_browsers_may_use_every_method_and_header() -> None:
-    cors = TEMPLATE.cors(AllowedOrigins="https://ops.example")
-    assert cors
-    paths = json.loads((ROOT / "infra/openapi.json").read_text())["paths"].values()
-    operations = [operation for path in paths for operation in path.values()]
-    parameters = [each for operation in operations for each in operation.get("parameters", [])]
-    sent = {each["name"].lower() for each in parameters if each["in"] == "header"}
-    assert set(cors.AllowHeaders) == sent | {"authorization", "content-type"}
-    responses = [response for operation in operations for response in operation["responses"].values()]
-    assert set(cors.ExposeHeaders) == {name.lower() for each in responses for name in each.get("headers", {})}
-    assert set(cors.AllowMethods) == {route.method for route in ROUTES}
-
-
 def test_make_key_knows_every_role_and_source() -> None:
     assert set(keys.ROLES) == set(authorize.ROLES), "infra/keys.py"
     assert set(keys.SOURCES) == set(Source), "infra/keys.py"
@@ -188,7 +171,7 @@ def test_few_modules_know_dynamodb() -> None:
 
 
 def test_modules_depend_in_one_direction() -> None:
-    handlers = FUNCTIONS.values()
+    handlers = HANDLERS.values()
     assert not any(name.startswith(("boto", "aws_", "http", "api", "store")) for name in imports("incident"))
     assert not imports("store") & {"api", *handlers}
     assert not imports("api") & {"store", *handlers}

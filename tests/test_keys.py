@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime
 from io import StringIO
@@ -16,7 +16,7 @@ import pytest
 from infra import keys
 from infra.keys import Keys
 from infra.stack import CommandError
-from tests.conftest import ROOT, TEMPLATE
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -101,44 +101,38 @@ def test_a_missing_setting_is_named_in_one_line(command: Command, environment: d
     assert message in command("list", **environment)
 
 
-@pytest.fixture
-def stored(dynamodb: "DynamoDBClient") -> Iterator[Keys]:
-    """The access keys in an empty table."""
-    dynamodb.create_table(**TEMPLATE.table("KeysTable"))
-    yield Keys(dynamodb, "KeysTable")
-    dynamodb.delete_table(TableName="KeysTable")
-
-
-def test_the_list_shows_no_key_and_no_hash(stored: Keys) -> None:
-    assert keys.listing(stored.all()) == "NAME  ROLE  SOURCE  CREATED  EXPIRES"
+def test_the_list_shows_no_key_and_no_hash(stored_keys: Keys) -> None:
+    assert keys.listing(stored_keys.all()) == "NAME  ROLE  SOURCE  CREATED  EXPIRES"
     for _ in range(2):
-        stored.create("partner-x", "reporter", "partner")
-    stored.create("grafana", "observer", days=90)
+        stored_keys.create("partner-x", "reporter", "partner")
+    stored_keys.create("grafana", "observer", days=90)
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     assert re.fullmatch(
         rf"NAME       ROLE      SOURCE   CREATED                   EXPIRES\n"
         rf"grafana    observer  -        {time}  {time}\n"
         rf"(partner-x  reporter  partner  {time}  -\n?){{2}}",
-        keys.listing(stored.all()),
+        keys.listing(stored_keys.all()),
     )
 
 
-def test_a_list_longer_than_a_page_is_complete(stored: Keys, dynamodb: "DynamoDBClient") -> None:
+def test_a_list_longer_than_a_page_is_complete(stored_keys: Keys, dynamodb: "DynamoDBClient") -> None:
     names = [f"caller-{number}" for number in range(4)]
     for name in names:  # a page of a scan has at most 1 MB
-        stored.store({"key_hash": name, "name": name, "role": "observer", "created_at": "", "padding": "x" * 350_000})
+        stored_keys.store(
+            {"key_hash": name, "name": name, "role": "observer", "created_at": "", "padding": "x" * 350_000}
+        )
     assert "LastEvaluatedKey" in dynamodb.scan(TableName="KeysTable")
-    assert [key["name"] for key in stored.all()] == names
+    assert [key["name"] for key in stored_keys.all()] == names
 
 
 @pytest.fixture
-def three(stored: Keys, monkeypatch: pytest.MonkeyPatch) -> Keys:
+def three(stored_keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Keys:
     """Two keys of anna's and one of anna-2's, which `make revoke` finds."""
-    monkeypatch.setattr(keys, "find", lambda _: stored)
+    monkeypatch.setattr(keys, "find", lambda _: stored_keys)
     for number, name in enumerate(("anna", "anna", "anna-2"), 1):
         created = f"2026-11-2{number}T10:00:00.000Z"
-        stored.store({"key_hash": str(number), "name": name, "role": "observer", "created_at": created})
-    return stored
+        stored_keys.store({"key_hash": str(number), "name": name, "role": "observer", "created_at": created})
+    return stored_keys
 
 
 @pytest.mark.parametrize(
@@ -177,7 +171,7 @@ def test_without_a_terminal_only_yes_revokes(three: Keys, monkeypatch: pytest.Mo
     assert len(three.all()) == 3
 
 
-@pytest.mark.usefixtures("stored")
+@pytest.mark.usefixtures("stored_keys")
 def test_keys_are_read_with_strong_consistency() -> None:
     sent: list[bool] = []
     client = boto3.client("dynamodb")
@@ -188,8 +182,8 @@ def test_keys_are_read_with_strong_consistency() -> None:
     assert sent == [True]
 
 
-def test_a_key_expires_after_its_days(stored: Keys) -> None:
-    stored.create("grafana", "observer", days=90)
-    (key,) = stored.all()
+def test_a_key_expires_after_its_days(stored_keys: Keys) -> None:
+    stored_keys.create("grafana", "observer", days=90)
+    (key,) = stored_keys.all()
     created, expires = (datetime.fromisoformat(key[name]) for name in ("created_at", "expires_at"))
     assert (expires - created).days == 90

@@ -241,12 +241,6 @@ def test_an_unknown_id_is_a_404(api: httpx.Client, id: str, suffix: str) -> None
     assert_problem(api.get(f"/incidents/{id}{suffix}"), 404)
 
 
-def test_an_id_followed_by_a_line_feed_is_unknown(api: httpx.Client) -> None:
-    path = f"/incidents/{report(api)['id']}%0A"
-    assert_problem(api.get(path), 404)
-    assert_problem(api.patch(path, json={"status": "closed"}), 404)
-
-
 @pytest.mark.parametrize("path", ["1/2", "1/2/", "1//"])
 def test_another_path_below_an_incident_is_a_404(api: httpx.Client, path: str) -> None:
     assert "route" in assert_problem(api.get(f"/incidents/{path}"), 404)["detail"]

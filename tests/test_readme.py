@@ -9,7 +9,6 @@ from itertools import zip_longest
 from subprocess import run
 from threading import Thread
 
-import boto3
 import httpx
 import pytest
 
@@ -173,12 +172,6 @@ def test_documented_sam_commands_name_the_region() -> None:
     commands = re.findall(r"^ {4}.*\bsam (?:deploy|delete) .*$", OPERATING, re.MULTILINE)
     assert len(commands) == 2
     assert all('--region "$AWS_REGION"' in command for command in commands)
-
-
-def test_documented_commands_wait_long_enough_for_a_restore() -> None:
-    for service, waiter in re.findall(r"\baws (\w+) wait ([\w-]+)", OPERATING):
-        waiting = boto3.client(service).get_waiter(waiter.replace("-", "_"))
-        assert waiting.config.delay * waiting.config.max_attempts >= 6 * 60 * 60, f"aws {service} wait {waiter}"
 
 
 CALLS = re.findall(r"^\| `call (\w+) (\S+)(?: '(.+?)')?` \| (\d{3})(.*)\|", OPERATING, re.MULTILINE)

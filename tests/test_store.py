@@ -42,8 +42,8 @@ def test_a_request_costs_one_operation_and_a_list_one_per_status(api: httpx.Clie
 def test_malformed_ids_are_never_looked_up(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     for incident_id in (unknown, "1", f"{unknown}0", f"{unknown}%0A", f"0{unknown}", unknown.replace("0", "g")):
-        api.get(f"/incidents/{incident_id}")
-        api.patch(f"/incidents/{incident_id}", json=CLOSED)
+        assert_problem(api.get(f"/incidents/{incident_id}"), 404)
+        assert_problem(api.patch(f"/incidents/{incident_id}", json=CLOSED), 404)
     assert dynamodb_calls == ["GetItem", "UpdateItem"]
 
 

@@ -15,7 +15,7 @@ from dynamodb import Unavailable, translate_errors
 from incident import ACTIVE, Incident
 
 if TYPE_CHECKING:
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, TransactWriteItemTypeDef, UpdateItemInputTypeDef
 
     Item = dict[str, AttributeValueTypeDef]
 
@@ -47,6 +47,8 @@ _MEMBERS = 99
 """Incidents per transaction, besides the digest: DynamoDB's quota is 100 items."""
 
 _ATTEMPTS = 10
+
+Value = str | float | list[str] | list[float]
 
 
 class Told(NamedTuple):
@@ -92,24 +94,13 @@ def told(chat: str, ids: Iterable[str]) -> dict[str, Told]:
 
 def remember(chat: str, id: str, message: int, version: int) -> None:
     """Remember the message that shows this version of an incident."""
-    _update(_key(chat, id), message=message, shown=version)
+    _set(_key(chat, id), message=message, shown=version)
 
 
-@translate_errors()
 def adopt(chat: str, id: str, message: int, version: int) -> bool:
     """Make this the chat's message about an incident, unless it has one; return whether it was this one already."""
-    try:
-        store.client.update_item(
-            TableName=store.TABLE,
-            Key={"id": {"S": _key(chat, id)}},
-            UpdateExpression="SET message = :message, shown = :version",
-            ConditionExpression="attribute_not_exists(message)",
-            ExpressionAttributeValues={":message": {"N": str(message)}, ":version": {"N": str(version)}},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except store.client.exceptions.ConditionalCheckFailedException as error:
-        return _numbers(store.existing_item(error), ("message",))["message"] == message
-    return False
+    known = _set(_key(chat, id), "attribute_not_exists(message)", message=message, shown=version)
+    return known is not None and int(known["message"]["N"]) == message
 
 
 # ---- limits
@@ -127,29 +118,14 @@ def claim_call(chat: str, now: float, limit: int = MAX_CALLS) -> float:
         until += [recent[-limit] + 60] if len(recent) >= limit else []
         if until and max(until) > now:
             return _wait(max(until) - now)
-        if _claim(chat, [*recent, now], known):
+        condition = "calls = :known" if known else "attribute_not_exists(calls)"
+        if _set(_key(chat), condition, known={":known": known} if known else {}, calls=[*recent, now]) is None:
             return 0
-
-
-@translate_errors()
-def _claim(chat: str, calls: list[float], known: "AttributeValueTypeDef | None") -> bool:
-    values: Item = {":calls": {"L": [{"N": str(call)} for call in calls]}}
-    try:
-        store.client.update_item(
-            TableName=store.TABLE,
-            Key={"id": {"S": _key(chat)}},
-            UpdateExpression="SET calls = :calls",
-            ConditionExpression="calls = :known" if known else "attribute_not_exists(calls)",
-            ExpressionAttributeValues=values | ({":known": known} if known else {}),
-        )
-    except store.client.exceptions.ConditionalCheckFailedException:  # another function has claimed one
-        return False
-    return True
 
 
 def keep_quiet(chat: str, until: float) -> None:
     """Make no call before this time."""
-    _update(_key(chat), quiet_until=until)
+    _set(_key(chat), quiet_until=until)
 
 
 def present_name(chat: str) -> str:
@@ -161,7 +137,7 @@ def present_name(chat: str) -> str:
 
 def remember_move(chat: str, chat_id: str) -> None:
     """Remember the id of the supergroup that the chat has become."""
-    _update(_key(chat), moved_to=chat_id)
+    _set(_key(chat), moved_to=chat_id)
 
 
 def is_event_told(chat: str, event_id: str) -> bool:
@@ -169,15 +145,8 @@ def is_event_told(chat: str, event_id: str) -> bool:
     return event_id in _events(chat)
 
 
-@translate_errors()
 def remember_event(chat: str, event_id: str) -> None:
-    events: Item = {":events": {"L": [{"S": each} for each in [*_events(chat), event_id][-_EVENTS:]]}}
-    store.client.update_item(
-        TableName=store.TABLE,
-        Key={"id": {"S": _key(chat)}},
-        UpdateExpression="SET events = :events",
-        ExpressionAttributeValues=events,
-    )
+    _set(_key(chat), events=[*_events(chat), event_id][-_EVENTS:])
 
 
 def _events(chat: str) -> list[str]:
@@ -188,22 +157,11 @@ def _events(chat: str) -> list[str]:
 # ---- digests
 
 
-@translate_errors()
 def open_digest(chat: str, now: float) -> int:
     """The number of the digest that takes the chat's new incidents. A new one is opened if necessary."""
-    opened = {":opened": {"N": str(int(now))}, ":closed": {"N": str(now - DIGEST_OPEN)}}
-    try:
-        store.client.update_item(
-            TableName=store.TABLE,
-            Key={"id": {"S": _key(chat)}},
-            UpdateExpression="SET digest = :opened",
-            ConditionExpression="attribute_not_exists(digest) OR digest < :closed",
-            ExpressionAttributeValues=opened,
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except store.client.exceptions.ConditionalCheckFailedException as error:
-        return _numbers(store.existing_item(error), ("digest",))["digest"]
-    return int(now)
+    due = "attribute_not_exists(digest) OR digest < :closed"
+    known = _set(_key(chat), due, known={":closed": _stored(now - DIGEST_OPEN)}, digest=int(now))
+    return int(known["digest"]["N"]) if known else int(now)
 
 
 def digest(chat: str, number: int) -> Digest:
@@ -277,34 +235,21 @@ def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[st
     return True
 
 
-@translate_errors()
 def claim_digest(chat: str, number: int, now: float, known: float = 0) -> float:
     """Claim the digest's next edit for `DIGEST_LEASE` seconds, or extend the claim that was made at the time `known`.
 
     Return 0, or the seconds to wait before the next attempt.
     """
-    values: Item = {":lease": {"N": str(now + DIGEST_LEASE)}}
-    values |= {":known": {"N": str(known + DIGEST_LEASE)}} if known else {":now": {"N": str(now)}}
-    try:
-        store.client.update_item(
-            TableName=store.TABLE,
-            Key={"id": {"S": _digest_key(chat, number, "shown")}},
-            UpdateExpression="SET next_edit = :lease",
-            ConditionExpression="next_edit = :known"
-            if known
-            else "attribute_not_exists(next_edit) OR next_edit <= :now",
-            ExpressionAttributeValues=values,
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except store.client.exceptions.ConditionalCheckFailedException as error:
-        return _wait(float(store.existing_item(error)["next_edit"]["N"]) - now)
-    return 0
+    condition = "next_edit = :known" if known else "attribute_not_exists(next_edit) OR next_edit <= :known"
+    time_known = {":known": _stored(known + DIGEST_LEASE if known else now)}
+    claimed = _set(_digest_key(chat, number, "shown"), condition, known=time_known, next_edit=now + DIGEST_LEASE)
+    return _wait(float(claimed["next_edit"]["N"]) - now) if claimed else 0
 
 
 def remember_digest(chat: str, number: int, message: int, shown: int, now: float) -> None:
     """Remember the digest's message, and how many changes it shows. The next edit may follow after `DIGEST_INTERVAL`."""
     key = _digest_key(chat, number, "shown")
-    _update(key, message=message, shown=shown, next_edit=now + DIGEST_INTERVAL)
+    _set(key, message=message, shown=shown, next_edit=now + DIGEST_INTERVAL)
 
 
 def _digest_key(chat: str, number: int, part: str = "counted") -> str:
@@ -326,16 +271,28 @@ def _read(key: str) -> "Item":
 
 
 @translate_errors()
-def _update(key: str, **attributes: str | float) -> None:
-    store.client.update_item(
-        TableName=store.TABLE,
-        Key={"id": {"S": key}},
-        UpdateExpression=f"SET {', '.join(f'{name} = :{name}' for name in attributes)}",
-        ExpressionAttributeValues={
-            f":{name}": {"S": value} if isinstance(value, str) else {"N": str(value)}
-            for name, value in attributes.items()
-        },
-    )
+def _set(key: str, condition: str = "", *, known: "Item | None" = None, **attributes: Value) -> "Item | None":
+    """Set attributes of an item; return None, or the item if it does not meet the condition, which may name `known` values."""
+    values = {f":{name}": _stored(value) for name, value in attributes.items()} | (known or {})
+    request: UpdateItemInputTypeDef = {
+        "TableName": store.TABLE,
+        "Key": {"id": {"S": key}},
+        "UpdateExpression": f"SET {', '.join(f'{name} = :{name}' for name in attributes)}",
+        "ExpressionAttributeValues": values,
+    }
+    if condition:
+        request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    try:
+        store.client.update_item(**request)
+    except store.client.exceptions.ConditionalCheckFailedException as error:
+        return store.existing_item(error)
+    return None
+
+
+def _stored(value: Value) -> "AttributeValueTypeDef":
+    if isinstance(value, list):
+        return {"L": [_stored(each) for each in value]}
+    return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
 
 def _numbers(item: "Item", names: Iterable[str]) -> dict[str, int]:

@@ -116,20 +116,6 @@ def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanage
     assert local.histories(group) == [["open", "resolved"], ["open"]]
 
 
-def test_two_replicas_report_one_incident(local: Api, alertmanager: Alertmanager, group: str) -> None:
-    earlier, later = ago(63), ago(60)
-    alertmanager.post(alert(group, "1", later))
-    local.wait_for_histories(group, ["open"])
-    # From now on, Alertmanager sends the earlier start.
-    alertmanager.post(alert(group, "1", earlier))
-    local.wait_for_deliveries()
-    assert local.histories(group) == [["open"]]
-    alertmanager.post(alert(group, "1", earlier, ends=ago(1)), alert(group, "1", later, ends=ago(1)))
-    local.wait_for_histories(group, ["open", "resolved"])
-    alertmanager.post(alert(group, "1", ago(0)))
-    local.wait_for_histories(group, ["open", "resolved"], ["open"])
-
-
 def test_alerts_sent_while_dynamodb_fails_are_stored_later(
     serve: Callable[["WSGIApplication"], str], database: str, group: str, tmp_path: Path
 ) -> None:

@@ -5,15 +5,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from subprocess import DEVNULL, PIPE, Popen
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from tests.conftest import LocalRun
-
-if TYPE_CHECKING:
-    pass
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
