@@ -1,4 +1,4 @@
-# The verbs. Each first sets up what it needs in this folder.
+# The commands. Each first sets up what it needs in this folder.
 .DEFAULT_GOAL := help
 .PHONY: runtime bench-builds $(shell sed -n 's/^\([a-z0-9-]*\):.*## .*/\1/p' Makefile infra/environments.mk)
 

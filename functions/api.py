@@ -1,7 +1,7 @@
 """HTTP for all functions: request bodies, responses and errors.
 
-Exceptions listed in `PROBLEMS` become responses here and nowhere else. Any other leaves the function: Lambda counts it, and
-the gateway answers 500.
+Exceptions listed in `PROBLEMS` become responses here and nowhere else. Any other propagates: Lambda counts an error, and the
+gateway answers 500.
 """
 
 import cold_start
@@ -55,7 +55,7 @@ MAX_ERRORS = 100
 IncidentId = Annotated[
     str,
     Path(
-        description="The incident's id, in upper or lower case. Any value that is no incident's id is a 404.",
+        description="The incident's id, in upper or lower case. Any value that is not an incident's id gets a 404.",
         examples=["6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38"],
     ),
     AfterValidator(str.lower),  # RFC 9562, section 4
@@ -92,11 +92,11 @@ PROBLEMS: dict[type[Exception], tuple[int, str, str]] = {
     NotJson: (400, "Bad Request", "The body is not JSON."),
     NotFoundError: (404, "Not Found", "There is no such route."),
     IncidentNotFound: (404, "Not Found", "There is no incident with this id."),
-    TooManyChanges: (409, "Conflict", f"The incident has had {MAX_CHANGES} changes and takes no more."),
+    TooManyChanges: (409, "Conflict", f"The incident has reached the limit of {MAX_CHANGES} changes."),
     TooManyComments: (
         409,
         "Conflict",
-        f"The incident's comments have {MAX_COMMENTS} bytes together, the most that it takes.",
+        f"With this comment, the incident's comments would exceed {MAX_COMMENTS} bytes.",
     ),
     VersionConflict: (412, "Precondition Failed", "The incident has changed since the version in If-Match."),
     BodyTooLarge: (413, "Content Too Large", "The body is longer than this route allows."),
@@ -135,7 +135,7 @@ class Api(APIGatewayHttpResolver):
         cold_start.finish()
 
     def resolve(self, event: "Mapping[str, object]", context: "LambdaContext") -> dict[str, object]:
-        """Respond to an event, and log it in one line that contains nothing from the client.
+        """Respond to an event, and log it in one line that contains no text from the client.
 
         The gateway's `routeKey` decides the route: behind a custom domain, `rawPath` begins with the API mapping's path. An
         exception that leaves the function is logged by its type, with the gateway's status, 500.
@@ -179,7 +179,7 @@ class Api(APIGatewayHttpResolver):
         return Response(status, "application/json", incident, {"ETag": etag(incident.version), **(headers or {})})
 
     def log(self, **fields: str) -> None:
-        """Add fields to the request's log line. They must contain nothing from the client."""
+        """Add fields to the request's log line. They must contain no text from the client."""
         self._line.add(**fields)
 
     @property

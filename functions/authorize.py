@@ -52,7 +52,7 @@ ROLES = {
 """The route keys that each role may use. A route that is not listed is closed to everyone."""
 
 OWN = {"reporter": _READ_ONE}
-"""The routes on which a role may read only incidents that it reported under its own name. The function enforces this."""
+"""The routes on which a role's keys may read only incidents reported under their own name. read_incidents.py enforces this."""
 
 KEY_PATTERN = r"inc_[A-Za-z0-9_-]{43}"
 """For `re.fullmatch`: `inc_` and 32 bytes in base64url without padding."""

@@ -39,7 +39,7 @@ def _describe(schema: "JsonDict") -> None:
 
 
 class Report(NewIncident):
-    """A report, as a client sends it. A client whose access key is bound to a source may leave it out."""
+    """A report, as a client sends it. `source` may be omitted if the access key is bound to a source."""
 
     model_config = ConfigDict(json_schema_extra=_describe)
 
@@ -62,7 +62,7 @@ class Report(NewIncident):
 @app.post(
     "/incidents",
     summary="Create an incident",
-    description="Record an incident. With an `Idempotency-Key` the request can be retried and records it once.",
+    description="Create an incident. A request with an `Idempotency-Key` can be retried, and creates only one incident.",
 )
 def create_incident(
     new: Annotated[Report, Body()],
@@ -71,7 +71,7 @@ def create_incident(
         Header(
             alias="Idempotency-Key",
             description="Makes the request safe to retry: 1 to 255 visible ASCII characters of the client's choice, quoted or "
-            "not. Of all requests with one key, the first records an incident and the others answer with it.",
+            "not. The first request with a key creates an incident; later ones return it.",
             examples=["report-4567"],
             json_schema_extra={"pattern": KEY_PATTERN},
         ),

@@ -65,7 +65,7 @@ class Client:
         try:
             return self._ask(body).get("Item")
         except Unavailable:
-            time.sleep(LONGEST_WAIT * urandom(1)[0] / 256)  # random, so that functions do not retry in step
+            time.sleep(LONGEST_WAIT * urandom(1)[0] / 256)  # random, so that instances do not retry in step
             return self._ask(body).get("Item")
 
     def _ask(self, body: bytes) -> dict[str, Item]:

@@ -172,7 +172,7 @@ class Incident(BaseModel):
         json_schema_extra={"examples": [EXAMPLE, _EXAMPLE_CHANGED]},
     )
 
-    id: str = Field(description="Made by the service.", json_schema_extra={"format": "uuid"})
+    id: str = Field(description="Assigned by the service.", json_schema_extra={"format": "uuid"})
     description: str = Field(
         description="As reported, without leading and trailing white space. It never changes.",
         json_schema_extra={"minLength": 1},
@@ -181,7 +181,7 @@ class Incident(BaseModel):
     status: Status
     # The times have exactly three decimals, so that they sort as text.
     created_at: str = Field(
-        description="RFC 3339, UTC, exactly milliseconds.",
+        description="RFC 3339 in UTC, with exactly three decimals.",
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     updated_at: str = Field(
@@ -189,7 +189,8 @@ class Incident(BaseModel):
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     version: int = Field(
-        description="1, and 1 more with every change; also the ETag.", json_schema_extra={"minimum": 1}
+        description="1 for a new incident, incremented by every change; also the ETag.",
+        json_schema_extra={"minimum": 1},
     )
 
     @classmethod
@@ -217,12 +218,10 @@ class Incident(BaseModel):
 class HistoryEntry(BaseModel):
     """A version of an incident."""
 
-    version: int = Field(
-        description="1 for the report, and 1 more with every change.", json_schema_extra={"minimum": 1}
-    )
+    version: int = Field(description="1 for the report, incremented by every change.", json_schema_extra={"minimum": 1})
     status: Status
     at: str = Field(
-        description="RFC 3339, UTC, exactly milliseconds. Never before the previous version's.",
+        description="RFC 3339 in UTC, with exactly three decimals. Never before the previous version's.",
         json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
     )
     by: str | None = Field(

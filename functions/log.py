@@ -16,7 +16,7 @@ MAX_VALUES = 100
 
 
 class Line:
-    """The log line of one event. It must contain nothing from the client."""
+    """The log line of one event. It must contain no text from the client."""
 
     def __init__(self, **fields: object) -> None:
         self._fields = fields

@@ -66,7 +66,8 @@ def _integer(value: object) -> object:
     "/incidents",
     summary="List incidents",
     description="A page of incidents, newest first. When there are more, the `Link` header has the URL of the next page: follow "
-    "it unchanged. An incident that does not change while the pages are read is listed once. A change is listed within moments.",
+    "it unchanged. An incident that does not change while the pages are read is listed once. A change appears in lists "
+    "within moments.",
 )
 def list_incidents(
     status: Annotated[
@@ -77,7 +78,7 @@ def list_incidents(
         ),
     ] = None,
     limit: Annotated[
-        int, BeforeValidator(_integer), Query(ge=1, le=100, description="The most incidents that a page may have.")
+        int, BeforeValidator(_integer), Query(ge=1, le=100, description="The maximum number of incidents per page.")
     ] = 50,
     since: Annotated[
         Time | None,
@@ -145,8 +146,8 @@ def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[In
 @app.get(
     "/incidents/<id>/history",
     summary="Read an incident's history",
-    description="Every version of the incident, oldest first: who gave it which status, and when. The last entry is the "
-    "incident's present status.",
+    description="Every version of the incident, oldest first: who set which status or wrote which comment, and when. "
+    "The last entry has the incident's current status.",
 )
 def get_history(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
     """Every version of an incident, oldest first."""

@@ -44,8 +44,9 @@ def update_incident(
         IfMatch,
         Header(
             alias="If-Match",
-            description="The ETag of the version that the change is meant for; `*` means any version, as does no header. An "
-            "incident of another version is left unchanged: the response is a 412, or a 200 if it is already as requested.",
+            description="The ETag of the version that the change is meant for; `*` means any version, as does no header. If "
+            "the incident has another version, it is left unchanged: the response is a 412, or a 200 if the incident is already "
+            "as requested.",
             examples=['"1"'],
             json_schema_extra={"pattern": IF_MATCH_PATTERN},
         ),

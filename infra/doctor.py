@@ -87,7 +87,8 @@ def identity(session: "boto3.Session") -> Finding:
     try:
         caller = session.client("sts", config=CONFIG).get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        return Finding("identity", f"No answer to these credentials (aws sso login renews some). {one_line(error)}")
+        refused = "AWS could not be asked, or did not accept these credentials (aws sso login renews some)."
+        return Finding("identity", f"{refused} {one_line(error)}")
     return Finding("identity", f"{caller['Arn']} in account {caller['Account']}", good=True)
 
 
@@ -102,7 +103,7 @@ def account(session: "boto3.Session", stack: str, parameters: Mapping[str, str])
         yield Finding("stack", f"Its state cannot be read. {one_line(error)}")
     else:
         state = deployed.status
-        running = "A deployment is running: wait for its end." if state.endswith("_IN_PROGRESS") else ""
+        running = "A deployment is running: wait for it to finish." if state.endswith("_IN_PROGRESS") else ""
         advice = WHAT_TO_DO.get(state, running)
         yield Finding("stack", f"{stack}: {state}. {advice.format(stack=stack)}".strip(), not advice)
         at_once = deployed.parameters.get("RequestsAtOnce", at_once)
@@ -143,7 +144,9 @@ def everything(runtime: str, sam: str, stack: str, parameters: Mapping[str, str]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="infra.doctor", description="What a deployment needs, and what is there.")
     parser.add_argument("--parameters", default="", help="values for the stack's parameters, as for make deploy")
-    parser.add_argument("--stack", default="", help="say everything, for this stack; else only what stops a deployment")
+    parser.add_argument(
+        "--stack", default="", help="report everything, for this stack; by default, only what prevents a deployment"
+    )
     parser.add_argument("--runtime", default="", help="Python 3.13, as make found it")
     parser.add_argument("--sam", default="sam", help="the SAM CLI, as make calls it")
     options = parser.parse_args()

@@ -66,7 +66,7 @@ def find(stack: str) -> Keys:
     session = connect()
     outputs = describe(session, stack).outputs
     if "KeysTableName" not in outputs:
-        raise CommandError(f"The stack {stack} has no access keys: deploy this version of it first.")
+        raise CommandError(f"The stack {stack} has no table of access keys: deploy this version first.")
     return Keys(session.client("dynamodb", config=CONFIG), outputs["KeysTableName"])
 
 
@@ -82,10 +82,10 @@ def listing(keys: Iterable[Key]) -> str:
 
 def create(stack: str, name: str, role: str, source: str, days: str) -> None:
     rules = {
-        "NAME has 1 to 64 of the characters a-z, 0-9 and -.": re.fullmatch(NAME_PATTERN, name),
-        f"ROLE is one of {', '.join(ROLES)}.": role in ROLES,
-        f"SOURCE is one of {', '.join(SOURCES)}, or is left out.": source in ("", *SOURCES),
-        "DAYS is a number from 1 to 9999, or is left out.": re.fullmatch("([1-9][0-9]{0,3})?", days),
+        "NAME must be 1 to 64 characters from a-z, 0-9 and -.": re.fullmatch(NAME_PATTERN, name),
+        f"ROLE must be one of {', '.join(ROLES)}.": role in ROLES,
+        f"SOURCE, if given, must be one of {', '.join(SOURCES)}.": source in ("", *SOURCES),
+        "DAYS, if given, must be a number from 1 to 9999.": re.fullmatch("([1-9][0-9]{0,3})?", days),
     }
     if broken := [rule for rule, met in rules.items() if not met]:
         raise CommandError(" ".join(broken))
@@ -112,7 +112,7 @@ def revoke(stack: str, name: str, created: str, *, yes: bool) -> None:
     keys = find(stack)
     found = [key for key in keys.all() if key["name"] == name and created in ("", key["created_at"])]
     if not found:
-        raise CommandError(f"There is no such key in {stack}: make keys shows those there are.")
+        raise CommandError(f"There is no such key in {stack}: make keys lists the existing ones.")
     print(listing(found), file=sys.stderr)
     if not yes:
         if not sys.stdin.isatty():
@@ -134,7 +134,7 @@ def main() -> None:
     creating.add_argument("--name", required=True)
     creating.add_argument("--role", required=True)
     creating.add_argument("--source", default="")
-    creating.add_argument("--days", default="", help="after how many days the key expires; it never does without")
+    creating.add_argument("--days", default="", help="days until the key expires; by default, it never does")
     commands.add_parser("list").set_defaults(run=show)
     copying = commands.add_parser("copy")
     copying.set_defaults(run=copy)

@@ -33,7 +33,7 @@ INFO: Json = {
     "title": "Incident API",
     "summary": "Create incidents, list them, change their status.",
     "description": (
-        "Problems that operators, monitoring and partners report, kept as incidents.\n\n"
+        "Incidents that operators, monitoring systems and partners report.\n\n"
         "JSON is UTF-8, in and out; letters beyond ASCII are not escaped. A 201 or a 200 is sent only after the database has "
         "acknowledged the write. Errors of the API are problem details (RFC 9457); errors of the gateway in front of it "
         "have a body with a `message`. `/incidents/` is the same as `/incidents`.\n\n"
@@ -106,7 +106,7 @@ HEADERS: dict[str, Json] = {
         },
     },
     "Retry-After": {
-        "description": "Seconds to wait before retrying; present on the API's own errors.",
+        "description": "Seconds to wait before retrying. Present on the API's own 503, not on the gateway's.",
         "schema": {"type": "integer", "minimum": 1, "examples": [1]},
     },
 }
@@ -161,7 +161,7 @@ GATEWAY_SCHEMA: Json = {"$ref": "#/components/schemas/GatewayError"}
 
 GATEWAY: dict[int, tuple[str, str]] = {
     401: ("Unauthorized", "The request has no access key."),
-    403: ("Forbidden", "The access key is unknown or revoked, or its role may not use this route."),
+    403: ("Forbidden", "The access key is unknown, expired or revoked, or its role may not use this route."),
     413: ("Request Entity Too Large", "The body is longer than 10 MB."),
     429: ("Too Many Requests", "The request rate is above the API's limit. Wait and retry."),
     500: (
@@ -286,7 +286,7 @@ def document() -> Json:
         "openapi": "3.1.1",
         "info": INFO | {"version": version},
         "servers": SERVERS,
-        "tags": [{"name": TAG, "description": "What has been reported, and how the work on it stands."}],
+        "tags": [{"name": TAG, "description": "Reported incidents and their status."}],
         "paths": paths,
         "components": {
             "schemas": schemas | ERRORS,

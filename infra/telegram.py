@@ -18,7 +18,7 @@ from infra.stack import CONFIG, CommandError, connect, describe, exit_on_error
 from telegram import messages
 
 UPDATES = ["message", "callback_query"]
-"""The kinds of updates that functions/receive_telegram.py answers."""
+"""The kinds of updates that functions/telegram/receive_telegram.py handles."""
 
 
 def instructions(api_url: str, stack: str) -> str:
@@ -31,7 +31,7 @@ def instructions(api_url: str, stack: str) -> str:
 # Paste the bot's token, which BotFather shows, and press Enter: it stays in this shell.
 read -r TOKEN
 
-# An access key that is good for Telegram's updates alone. To replace it later, run this again, then revoke the older key.
+# An access key that works only for Telegram's updates. To replace it later, run this again, then revoke the older key.
 KEY=$(make --silent key NAME=telegram ROLE=telegram STACK={stack})
 
 curl --fail-with-body "https://api.telegram.org/bot$TOKEN/setWebhook" \\
@@ -53,7 +53,10 @@ def store_token(token: str, api_url: str, name: str) -> str:
         response = urllib3.request("POST", f"{api_url}/bot{token}/getMe", retries=False, timeout=10)
         answer = response.json()
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise CommandError(f"Telegram cannot be asked ({type(error).__name__}). Nothing was stored.") from None
+        name = type(error).__name__
+        raise CommandError(
+            f"Telegram could not be reached, or gave no valid answer ({name}). Nothing was stored."
+        ) from None
     if not answer.get("ok"):
         raise CommandError(f"Telegram does not know this token ({answer.get('description')}). Nothing was stored.")
     connect().client("ssm", config=CONFIG).put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
@@ -69,7 +72,9 @@ def turn_stream_on(table: str) -> str:
             TableName=table, StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
         )["TableDescription"]
     if found["StreamSpecification"].get("StreamViewType") not in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES"):
-        raise CommandError(f"The stream of {table} has no new images, by which the function's filter tells incidents.")
+        raise CommandError(
+            f"The stream of {table} does not contain new images, which the function's filter needs to recognize incidents."
+        )
     return found["LatestStreamArn"]
 
 

@@ -60,7 +60,7 @@ LASTING = [
     Fault("unknown credentials", status=400, code="UnrecognizedClientException"),
     Fault("item collection too large", status=400, code="ItemCollectionSizeLimitExceededException"),
 ]
-"""Faults of the code or the deployment: the function raises an exception, and an alarm rings."""
+"""Faults of the code or the deployment: the function raises an exception, and an alarm fires."""
 
 
 def cancelled(*reasons: str) -> Fault:

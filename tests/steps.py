@@ -31,7 +31,7 @@ class Problem(TypedDict):
 
 INVALID = "The request is invalid; see errors."
 TITLES = {(status, detail): title for status, title, detail in PROBLEMS.values()}
-"""Clients are told nothing else, such as an exception's text."""
+"""Errors contain no other text, such as an exception's."""
 
 
 def assert_problem(response: httpx.Response, status: int) -> Problem:

@@ -112,7 +112,7 @@ def without(name: str) -> dict[str, str]:
         ({"GetCallerIdentity": EXPIRED}, "identity", "aws sso login"),
         ({"DescribeStacks": DENIED}, "stack", "not authorized"),
         ({"DescribeStacks": stack("ROLLBACK_COMPLETE")}, "stack", "Run sam delete"),
-        ({"DescribeStacks": stack("UPDATE_IN_PROGRESS")}, "stack", "wait for its end"),
+        ({"DescribeStacks": stack("UPDATE_IN_PROGRESS")}, "stack", "wait for it to finish"),
         ({"DescribeStacks": stack("UPDATE_ROLLBACK_FAILED")}, "stack", "rollback --stack-name incident-api"),
         ({"DescribeStacks": stack("UPDATE_COMPLETE", 301)}, "concurrency", "RequestsAtOnce=300"),
         ({"account-settings": DENIED}, "concurrency", "cannot be read"),

@@ -78,7 +78,7 @@ def test_make_passes_arguments_unchanged() -> None:
     ran = subprocess.run(command, cwd=ROOT, env=inherited, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (2, "")  # make's own status for a failed command
     error, *of_make = ran.stderr.splitlines()
-    assert error.startswith("NAME has 1 to 64 ")
+    assert error.startswith("NAME must be 1 to 64 ")
     assert all(line.startswith("make: ***") for line in of_make)
 
 
@@ -147,7 +147,7 @@ def three(stored_keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Keys:
             "y",
             ["--created", "2026"],
             ["1", "2", "3"],
-            "There is no such key in incident-api: make keys shows those there",
+            "There is no such key in incident-api: make keys lists the existing",
         ),
     ],
     ids=["every key of the name", "one key", "without asking", "no answer", "no", "no such key"],

@@ -445,9 +445,9 @@ CERTIFICATE = {"CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certific
 STREAM = {"TableStream": "arn:aws:dynamodb:eu-central-1:123456789012:table/restored/stream/1"}
 CONTRADICTIONS: list[tuple[dict[str, str], dict[str, str], str]] = [
     (DOMAIN, CERTIFICATE, "DomainName needs CertificateArn"),
-    (CERTIFICATE, DOMAIN, "CertificateArn is for a DomainName"),
-    ({"BasePath": "v1"}, DOMAIN | CERTIFICATE, "BasePath is a path below a DomainName"),
-    ({"MappedApi": "abc123"}, DOMAIN | CERTIFICATE, "MappedApi is for a DomainName"),
+    (CERTIFICATE, DOMAIN, "CertificateArn needs DomainName"),
+    ({"BasePath": "v1"}, DOMAIN | CERTIFICATE, "BasePath needs DomainName"),
+    ({"MappedApi": "abc123"}, DOMAIN | CERTIFICATE, "MappedApi needs DomainName"),
     (
         {"DisableExecuteApiEndpoint": "true"},
         DOMAIN | CERTIFICATE,
@@ -456,7 +456,7 @@ CONTRADICTIONS: list[tuple[dict[str, str], dict[str, str], str]] = [
     (TOKEN, CHATS, "TelegramTokenParameter needs TelegramChats"),
     (CHATS | {"RemindAt": "rate(1 day)"}, TOKEN, "RemindAt needs TelegramTokenParameter"),
     (CHATS | TOKEN | {"Table": "restored"}, STREAM, "With Table, TelegramTokenParameter needs TableStream"),
-    (STREAM, {"Table": "restored"}, "TableStream is the stream of a Table"),
+    (STREAM, {"Table": "restored"}, "TableStream needs Table"),
     ({"BudgetUSD": "100"}, {"AlarmEmail": "ops@example.com"}, "BudgetUSD needs AlarmEmail"),
 ]
 """Parameters, what they need, and what a deployment without it answers."""

@@ -1,8 +1,8 @@
 """Which episode of an alert a report belongs to, and what has to be written. Pure functions, without HTTP or AWS.
 
-An alert is a caller's fingerprint. It fires in episodes that do not overlap, and each episode is an incident.
-**An alert has at most one active incident, and none after its resolve.** Senders repeat reports, deliver them late, and send wrong
-times: two replicas of Prometheus send different starts, Grafana sends an alert's end as its start, and clocks are wrong.
+An alert is identified by its caller and fingerprint. It fires in episodes that do not overlap, and each episode is an incident.
+**An alert has at most one active incident, and none once it is resolved.** Senders repeat reports, deliver them late, and send
+wrong times: two replicas of Prometheus send different starts, Grafana sends an alert's end as its start, and clocks are wrong.
 
 - **Firing.** A start after all known times begins a new episode. If the previous episode has no end, its incident is resolved
   first. Any other firing report is a repetition or late, and changes nothing.

@@ -1,4 +1,4 @@
-"""Many alerts at once: their writes are combined in transactions, which takes a tenth of the time of single writes.
+"""Many alerts at once: their writes are combined in transactions, which takes an eighth of the CPU time of single writes.
 
 An alert's episode and incident are written together or not at all. If a condition fails, because another request or an earlier
 attempt of this one has written one of them, the alert is refused, and the caller writes it singly.
@@ -79,7 +79,7 @@ def _plan(
 
 
 def transactions(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
-    """Split the plans into as few transactions as possible."""
+    """Split the plans, in order, into transactions of up to `MAX_WRITES` writes."""
     batch: list[Plan] = []
     room = MAX_WRITES
     for each in plans:

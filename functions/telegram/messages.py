@@ -15,10 +15,10 @@ from typing import NamedTuple
 from incident import HistoryEntry, Incident, Status
 
 MAX_TEXT = 4096
-"""The most that a message takes."""
+"""The maximum length of a message."""
 
 MAX_ALERT = 200
-"""The most that the answer to a tap takes."""
+"""The maximum length of the answer to a tap."""
 
 MAX_LISTED = 80
 """More incidents than fit into a message: each takes more than 52 code units."""
@@ -223,7 +223,7 @@ def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
 
 
 def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -> str:
-    """An entry's status, unless it is only a comment, its author, and its comment."""
+    """An entry's status (if it changed), author and comment."""
     status = words.of(entry.status) if _sets_status(entry, history) else ""
     what = ", ".join(filter(None, (status, _name(entry))))
     if not entry.comment:

@@ -196,7 +196,7 @@ class Report(NamedTuple):
 
     text: str
     ids: tuple[str, ...]
-    """The incident's id; if it belongs to another text, the next one."""
+    """Ids to try in order: the first that is free, or whose incident has the same text, is the incident's."""
 
 
 def command_in(text: str) -> Command | None:

@@ -102,7 +102,7 @@ class Database:
         """The status and the body of DynamoDB's response."""
         if operation not in ON_ITEMS | ON_THE_TABLE:
             known = ", ".join(sorted(ON_ITEMS | ON_THE_TABLE))
-            return _error(400, "UnknownOperationException", f"This database takes {known}, and no {operation}.")
+            return _error(400, "UnknownOperationException", f"This database supports {known}, but not {operation}.")
         try:
             with self._lock:
                 page = self._page(body) if operation == "Query" else None

@@ -162,7 +162,7 @@ class Items:
                         f"Line {number} of {journal} is not an incident. Restore the file from a copy, or delete this line: "
                         "the change that it recorded is then lost."
                     ) from error
-        log.warning("%s has been taken over into a database. It is kept, and not read again.", journal)
+        log.warning("%s has been imported into the database. The file is kept, but not read again.", journal)
 
     def _current_form(self, item: Item) -> Item:
         """The item with the incident's fields in one map, and a history. Earlier releases stored each field as an attribute."""

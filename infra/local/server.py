@@ -45,7 +45,8 @@ class Server:
 
     def stop(self) -> None:
         """Accept no more connections or requests, finish those that have arrived, and close every connection."""
-        # In the server's own thread, which closes the trigger once it has stopped: not before the trigger has been pulled.
+        # The server's own thread runs `_end`, and closes the trigger when it stops. The lock keeps it from doing so before the
+        # trigger has been pulled.
         trigger = self._server.trigger
         with trigger.lock:
             trigger.pull_trigger()

@@ -109,7 +109,7 @@ class Chats:
                 if self._stopping.is_set():
                     return
                 name = type(error).__name__
-                log.warning("The chats could not be told (%s: %s). Trying again in %d s.", name, error, wait)
+                log.warning("The chats could not be notified (%s: %s). Trying again in %d s.", name, error, wait)
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
 

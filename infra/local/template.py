@@ -85,16 +85,16 @@ class _Parameter(BaseModel):
     def rule_broken_by(self, value: str) -> str | None:
         """The rule that a value breaks, as a sentence, if any."""
         if self.AllowedValues and value not in map(str, self.AllowedValues):
-            return f"It is one of {', '.join(map(str, self.AllowedValues))}."
+            return f"It must be one of {', '.join(map(str, self.AllowedValues))}."
         if not re.fullmatch(self.AllowedPattern, value):
-            return f"It matches {self.AllowedPattern}."
+            return f"It must match {self.AllowedPattern}."
         if self.Type == "Number":
             if not re.fullmatch(r"-?\d+", value):
-                return "It is a number."
+                return "It must be a number."
             if self.MinValue is not None and int(value) < self.MinValue:
-                return f"It is at least {self.MinValue}."
+                return f"It must be at least {self.MinValue}."
             if self.MaxValue is not None and int(value) > self.MaxValue:
-                return f"It is at most {self.MaxValue}."
+                return f"It must be at most {self.MaxValue}."
         return None
 
 

@@ -1,9 +1,9 @@
-"""A DynamoDB on loopback that answers at once and always alike, so that what is measured is what calls it.
+"""A DynamoDB on loopback that answers at once and always in the same way, so that only its callers are measured.
 
 `python -m tests.benchmarks.dynamodb bundle.pem` writes a bundle of certificates, botocore's own and this server's, prints the
-server's address, and answers until it is ended. Whatever form its items have, each program gets back its own: the one that it
-last put in its table, under other ids. A table named for it has open incidents alone; in another, each has the next status.
-What is written in transactions, as alerts are, is kept, whatever its conditions.
+server's address, and answers until it is ended. Each program reads copies, under other ids, of the item that it last put into its
+table. If the table's name ends in `AllOpen`, all incidents are open; otherwise the statuses alternate. Items written in
+transactions, as alerts are, are stored without checking conditions.
 """
 
 import json

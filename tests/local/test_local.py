@@ -193,7 +193,7 @@ def test_the_journal_of_an_earlier_release_is_imported(run_local: RunLocal, tmp_
     local = run_local()
     assert [line.split(" ", 1)[1] for line in local.start_up] == [
         f"The last line of {journal} is incomplete, and left out: its write was interrupted.\n",
-        f"{journal} has been taken over into a database. It is kept, and not read again.\n",
+        f"{journal} has been imported into the database. The file is kept, but not read again.\n",
     ]
     second, first = every_incident(local.client)
     assert local.client.get(f"/incidents/{deleted['id']['S']}").status_code == 404
@@ -229,7 +229,7 @@ def start(*arguments: str) -> str:
     [
         (["--data", ""], "The data folder needs a name"),
         (["--data", "LICENSE/folder"], "The data folder LICENSE/folder cannot be written: Not a directory."),
-        (["--parameters", "StatusShards"], "The parameter StatusShards cannot be ''. It is a number."),
+        (["--parameters", "StatusShards"], "The parameter StatusShards cannot be ''. It must be a number."),
         (["--parameters", "BudgetUSD=5"], "BudgetUSD needs AlarmEmail."),
         (["--parameters", "LogDays='3"], "The parameters cannot be read (No closing quotation): LogDays='3"),
     ],

@@ -142,7 +142,7 @@ def test_other_requests_are_left_to_moto(local: "DynamoDBClient") -> None:
     assert "Item" not in local.get_item(TableName=TABLE, Key=key(3))
     batch = local.batch_get_item(RequestItems={TABLE: {"Keys": [key(1), key(2), key(3)]}})
     assert len(batch["Responses"][TABLE]) == 2
-    with pytest.raises(local.exceptions.ClientError, match="no TransactGetItems"):
+    with pytest.raises(local.exceptions.ClientError, match="not TransactGetItems"):
         local.transact_get_items(TransactItems=[{"Get": {"TableName": TABLE, "Key": key(1)}}])
 
 

@@ -122,11 +122,11 @@ def test_an_unusable_template_is_named_in_one_line(tmp_path: Path, monkeypatch: 
     ("name", "value", "message"),
     [
         ("Other", "1", "The template has no parameter Other. It has Alerts, Chats, Shards."),
-        ("Alerts", "on", "The parameter Alerts cannot be 'on'. It is one of enabled, disabled."),
-        ("Chats", "1,", "The parameter Chats cannot be '1,'. It matches (-?[0-9]+(,-?[0-9]+)*)?."),
-        ("Shards", "0", "The parameter Shards cannot be '0'. It is at least 1."),
-        ("Shards", "65", "The parameter Shards cannot be '65'. It is at most 64."),
-        ("Shards", "", "The parameter Shards cannot be ''. It is a number."),
+        ("Alerts", "on", "The parameter Alerts cannot be 'on'. It must be one of enabled, disabled."),
+        ("Chats", "1,", "The parameter Chats cannot be '1,'. It must match (-?[0-9]+(,-?[0-9]+)*)?."),
+        ("Shards", "0", "The parameter Shards cannot be '0'. It must be at least 1."),
+        ("Shards", "65", "The parameter Shards cannot be '65'. It must be at most 64."),
+        ("Shards", "", "The parameter Shards cannot be ''. It must be a number."),
     ],
 )
 def test_a_value_that_a_deployment_refuses_is_refused(tmp_path: Path, name: str, value: str, message: str) -> None:

@@ -72,7 +72,7 @@ def test_only_a_token_that_telegram_knows_is_stored() -> None:
         assert telegram.store_token(TOKEN, address, "/t/telegram-token") == "incidents_bot"
         with pytest.raises(CommandError, match="does not know this token") as refused:
             telegram.store_token("123:wrong", address, "/t/telegram-token")
-    with pytest.raises(CommandError, match="Telegram cannot be asked") as unreachable:
+    with pytest.raises(CommandError, match="Telegram could not be reached") as unreachable:
         telegram.store_token(TOKEN, "http://127.0.0.1:9", "/t/telegram-token")
     stored = ssm.get_parameter(Name="/t/telegram-token", WithDecryption=True)["Parameter"]
     assert (stored["Value"], stored["Type"]) == (TOKEN, "SecureString")
@@ -89,5 +89,5 @@ def test_the_stream_of_a_table_is_turned_on_once(dynamodb: "DynamoDBClient", tab
 
 def test_a_stream_without_new_images_is_refused(dynamodb: "DynamoDBClient", table: str) -> None:
     dynamodb.update_table(TableName=table, StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"})
-    with pytest.raises(CommandError, match="no new images"):
+    with pytest.raises(CommandError, match="does not contain new images"):
         telegram.turn_stream_on(table)
