@@ -57,7 +57,7 @@ BATCH = 100
 """Keys in one BatchGetItem: DynamoDB's quota."""
 
 SPARE = 4
-"""Incidents requested from a partition in addition to its fair share of a page, so that fewer pages need more queries."""
+"""Incidents requested from a partition in addition to its fair share of a page, so that fewer pages need a second round of queries."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -124,7 +124,7 @@ def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
 
 
 def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
-    """The versions, numbered from `first`. A comment alone is stored without a status, which the update does not know."""
+    """The versions, numbered from `first`. A comment alone is stored without a status, and gets the previous version's."""
     known: dict[str, object] = {"by": None, "comment": None}
     for version, entry in enumerate(entries, first):
         values = _plain(entry)
@@ -182,8 +182,9 @@ def change(
     """Change an incident on behalf of `by`; return its current state, and its previous one, or None if nothing was changed.
 
     Nothing is changed if the incident already has the status and its last version is this comment by the same caller: an earlier
-    attempt has succeeded. Nor if `only_from` has statuses and the incident's is not among them. Raises `VersionConflict` if the
-    incident has another version than the given one, `TooManyChanges` and `TooManyComments` at its limits, and `IncidentNotFound`.
+    attempt has succeeded. Nor is it if `only_from` is given and does not contain the incident's status. Raises `VersionConflict` if
+    the incident has another version than the given one, `TooManyChanges` and `TooManyComments` at its limits, and
+    `IncidentNotFound`.
     """
     time = now()
     while True:
@@ -282,9 +283,9 @@ def _update(
 
 
 def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> list[bool]:
-    """Write each group, all of it or nothing, in one transaction; return whether each group's conditions were met.
+    """Write the groups in one transaction, without those whose conditions are not met; return whether each was written.
 
-    A group whose conditions are not met is left out. The groups may have 100 writes together, each to a different item.
+    The groups may have 100 writes together, each to a different item.
     """
     written = [True] * len(groups)
     while any(written):
@@ -319,7 +320,7 @@ def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":
 
 
 def _room_for(comment: str) -> int:
-    """The maximum bytes of the earlier comments."""
+    """How many bytes the earlier comments may have if this one is to fit."""
     return MAX_COMMENTS - len(comment.encode())
 
 
@@ -430,7 +431,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], Ba
     """Work on the items in threads; return the results and the first error, after which no further item is started.
 
     A `DamagedItem` does not stop the others: a retry would meet it again, and never get further.
-    All threads are idle when this returns: Lambda would freeze the others and resume them during another request.
+    All threads are idle when this returns: Lambda would freeze a busy one, and resume it during another request.
     """
     failed = Event()
 

@@ -191,7 +191,7 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
 def _array(file: TextIO, path: Path) -> list[object]:
     items = _json(file.read())
     if not isinstance(items, list):
-        raise CommandError(f"{path} begins like JSON, and is none.")
+        raise CommandError(f"{path} begins with [, but is not a JSON array.")
     return items
 
 
@@ -238,7 +238,7 @@ def parse(fields: Fields, words: Mapping[tuple[str, str], str]) -> Row:
     try:
         created_at = _time(present["created_at"]) if "created_at" in present else ""
     except (ValueError, OverflowError):
-        faults.append(f"created_at is no time: {fields['created_at']!r}")
+        faults.append(f"created_at is not a time: {fields['created_at']!r}")
     if faults:
         raise BadRow("; ".join(faults))
     new_id = old_id.lower() if re.fullmatch(ID_PATTERN, old_id.lower()) else derived_id("import", old_id)
@@ -272,7 +272,7 @@ def _with_history(incident: Incident, fields: Fields) -> tuple[Incident, list[Hi
 
 def _fault(name: int | str, message: str, fields: Fields) -> str:
     value = fields.get(str(name))
-    hint = f" (MAP={f'{name}.{value}=…'!r} says what it is here)" if name in ("source", "status") else ""
+    hint = f" (MAP={f'{name}.{value}=…'!r} translates it)" if name in ("source", "status") else ""
     return f"{name}: {message}" + (f", not {value!r}{hint}" if name != "description" else "")
 
 
@@ -289,7 +289,7 @@ def words(mapping: str) -> dict[tuple[str, str], str]:
     """`source.web=partner status.new=open` as replacements of (column, word). Raises `CommandError`."""
     pattern = re.compile(r"\s*(source|status)\.([^=]+)=(\w+)(?=\s|$)\s*")  # a word of the old service may have spaces
     if pattern.sub("", mapping):
-        raise CommandError('MAP is not understood. It looks like MAP="source.web=partner status.new=open".')
+        raise CommandError('MAP cannot be read. It should look like MAP="source.web=partner status.new=open".')
     return {(name, old): new for name, old, new in pattern.findall(mapping)}
 
 
@@ -501,7 +501,7 @@ def _run(options: argparse.Namespace) -> int:
             return erase(options.id, table, asks=not options.yes)
         form = options.format or path.suffix.removeprefix(".")
         if form not in ("csv", "jsonl"):
-            raise CommandError("FORMAT is csv or jsonl.")
+            raise CommandError("FORMAT must be csv or jsonl.")
         return export_incidents(path, table, form, options.since, options.until, options.status)
 
 

@@ -35,10 +35,10 @@ MAX_BODY = 1024 * 1024
 """Bytes: some 2,000 alerts."""
 
 TOGETHER = 10
-"""From this many alerts on, a request writes transactions, which take a tenth of the time and twice the write units."""
+"""A request with at least this many alerts writes in transactions, which take an eighth of the CPU time and twice the write units."""
 
 LEAST_TIME = 8
-"""Seconds that have to be left of the function's time to begin another write."""
+"""Seconds that must remain before the function's timeout to begin another write."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class Counts(BaseModel):
     "/alerts",
     summary="Receive alerts",
     description="The webhook of Alertmanager and Grafana. A firing alert becomes an incident, which is resolved when the alert is. "
-    "A repeated alert changes nothing, so everything can be sent again. Up to 1 MiB. Available where the stack's parameter "
+    "A repeated alert changes nothing, so everything can be sent again. A body may have up to 1 MiB. Available where the stack's parameter "
     "`Alerts` is `enabled`.",
 )
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
@@ -141,7 +141,7 @@ def _apply(report: Report, known: Episode | None) -> list[Incident]:
             written.append(_resolve(report, resolve))
         if latest == known or memory.remember(report.alert_key, latest, known):
             break
-        # Another request has changed it, or an earlier attempt of this one.
+        # Another request, or an earlier attempt of this one, has changed it.
         known = memory.latest_episodes([report.alert_key])[report.alert_key]
     if opens:
         written.append(opened := _record(report, latest.starts, Status.OPEN))

@@ -36,7 +36,7 @@ MAX_SINGLES = 8
 """The most new incidents of a batch that get a message each."""
 
 RESERVE = 15
-"""Seconds before the function's timeout in which no wait may end: a call and storing its result may take as long."""
+"""Seconds. Every wait ends at least this long before the function's timeout: a call and storing its result may take as long."""
 
 PAGE = 1000
 """Incidents that the reminder reads per page."""
@@ -98,7 +98,7 @@ class Invocation:
 
 
 def handler(event: "_Event", context: "LambdaContext") -> None:
-    """Handle records of the stream, an alarm, or the schedule. Raises `TryLater` or `Unavailable` to get the event again."""
+    """Handle records of the stream, an alarm, or the schedule. Raises `TryLater` or `Unavailable` so that Lambda retries it."""
     invocation = Invocation(context)
     try:
         records = event.get("Records")
@@ -335,7 +335,7 @@ def _send_once(text: str, to: Destination) -> None:
         to.claim()
         to.send(text)
     except (ChatUnreachable, Refused) as error:
-        # Not counted, because the alarm about unreachable chats would then be raised by its own message.
+        # Not counted: otherwise the alarm about unreachable chats would be raised again by its own message.
         to.log_unreachable(error)
     else:
         told.remember_event(to.chat, to.invocation.id)

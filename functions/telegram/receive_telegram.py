@@ -227,7 +227,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
         if before:
             app.count_change(before, changed)
         else:
-            kept = False  # notify_telegram hears of no change, yet the message may be outdated
+            kept = False  # nothing changed, so notify_telegram will not update the message, which may be outdated
     if kept:
         app.log(incident_id=id)
         return {"method": "answerCallbackQuery", "callback_query_id": query.id}
@@ -235,7 +235,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
 
 
 def _adopt(chat: Chat, id: str, message: int, version: int) -> bool:
-    """Whether notify_telegram updates this message. From now on it does, unless the chat has another about the incident."""
+    """Have notify_telegram update this message, unless the chat has another about the incident; return whether it already did."""
     return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version)
 
 

@@ -23,7 +23,7 @@ MAX_CALLS = 15
 """Calls per minute and chat. Telegram allows 20, including the webhook's answers."""
 
 MAX_SINGLE_CALLS = 10
-"""After this many, new incidents no longer get a message each."""
+"""After this many calls within a minute, new incidents no longer get a message each."""
 
 CALL_INTERVAL = 1
 """Seconds between two calls."""
@@ -38,7 +38,7 @@ _EVENTS = 10
 """Event ids remembered for each chat."""
 
 DIGEST_OPEN = 600
-"""Seconds for which a digest takes new incidents. Later ones start a new message, of which people are notified."""
+"""Seconds for which a digest takes new incidents. Later ones start a new message: Telegram notifies people of messages, not of edits."""
 
 NAMED = 35
 """The most incidents that a digest names."""
@@ -167,7 +167,7 @@ def open_digest(chat: str, now: float) -> int:
 def digest(chat: str, number: int) -> Digest:
     item = _read(_digest_key(chat, number)) | _read(_digest_key(chat, number, "shown"))
     first = tuple(each["S"] for each in item["first"]["L"]) if "first" in item else ()
-    # Functions that count at the same time may together have added more.
+    # Instances that count at the same time may together have added more.
     return Digest(first=first[:NAMED], **_numbers(item, set(Digest._fields) - {"first"}))
 
 
