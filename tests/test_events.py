@@ -28,7 +28,7 @@ def test_a_parameter_with_a_surrogate_in_its_name_is_named() -> None:
 
 
 @pytest.mark.parametrize("body", [{"body": "e30=!", "isBase64Encoded": True}, {"body": '{"a": "\ud800"}'}])
-def test_a_body_in_invalid_base64_or_utf_8_is_a_400(body: Event) -> None:
+def test_a_body_that_cannot_be_decoded_is_a_400(body: Event) -> None:
     event = http_event("POST", "/incidents", route_key="POST /incidents") | body
     assert answer_of("create_incident", event)[0] == 400
 

@@ -20,7 +20,7 @@ KEY = {"Idempotency-Key": "1"}
 CLOSED = {"status": "closed"}
 
 
-def test_a_request_costs_one_operation_and_a_list_one_per_status(api: httpx.Client, dynamodb_calls: list[str]) -> None:
+def test_a_request_costs_one_operation_and_a_list_four(api: httpx.Client, dynamodb_calls: list[str]) -> None:
     path = f"/incidents/{report(api)['id']}"
     requests: list[tuple[str, str, dict[str, str] | None, dict[str, str], list[str]]] = [
         ("POST", "/incidents", NEW, {}, ["PutItem"]),

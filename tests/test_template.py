@@ -226,7 +226,7 @@ def test_a_role_is_assumed_by_its_service_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATE.functions(**EVERYTHING))
-def test_a_function_is_built_by_its_makefile_and_behind_the_api(name: str) -> None:
+def test_a_function_is_built_by_its_makefile_behind_the_api(name: str) -> None:
     assert DECLARED[name]["Metadata"] == {"BuildMethod": "makefile"}
     events = TEMPLATE.functions(**EVERYTHING)[name].Events.values()
     assert {json.dumps(event.Properties["ApiId"]) for event in events if event.Type == "HttpApi"} <= {
@@ -258,7 +258,7 @@ def test_a_condition_needs_its_parameters(condition: str, parameters: dict[str, 
         assert not TEMPLATE.holds(condition, **rest)
 
 
-def test_the_stack_has_its_own_table_unless_it_is_given_one() -> None:
+def test_the_stack_has_its_own_table_by_default() -> None:
     assert set(TEMPLATE.Conditions) == {"OwnTable", *CONDITIONS}
     assert TEMPLATE.holds("OwnTable")
     assert not TEMPLATE.holds("OwnTable", Table="restored")
@@ -379,7 +379,7 @@ def test_the_access_log_has_no_header_query_or_body() -> None:
     }
 
 
-def test_the_stream_tells_of_incidents_until_they_are_a_day_old() -> None:
+def test_the_stream_is_retried_for_23_hours() -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html
     mapping = TEMPLATE.functions(**EVERYTHING)["NotifyTelegramFunction"].Events["Changes"].Properties
     assert mapping["StartingPosition"] == "TRIM_HORIZON"
@@ -427,7 +427,7 @@ def test_alarms_reach_the_chats_through_the_topic() -> None:
     }
 
 
-def test_what_could_not_be_told_is_kept_encrypted_for_14_days() -> None:
+def test_failed_notifications_are_kept_encrypted_for_14_days() -> None:
     queue = {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True}
     assert properties(DECLARED["UntoldQueue"]) == queue
 

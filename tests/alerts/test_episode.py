@@ -327,7 +327,7 @@ def test_an_invalid_transaction_is_a_500(client: httpx.Client, proxy: Proxy) -> 
     assert client.post("/alerts", json=body).status_code == 500
 
 
-def test_a_concurrent_request_for_some_alerts_does_not_block_the_others(
+def test_a_concurrent_request_does_not_block_the_other_alerts(
     client: httpx.Client, proxy: Proxy, other: ProcessPoolExecutor
 ) -> None:
     body, fingerprints = alerts(120)

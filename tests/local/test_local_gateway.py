@@ -200,7 +200,7 @@ LARGEST = 6_291_556 - len(json.dumps({"statusCode": 200, "headers": {}, "isBase6
     ],
     ids=["too large", "too late", "no status code"],
 )
-def test_a_response_that_lambda_or_the_gateway_refuses_is_a_500(
+def test_a_response_that_aws_would_refuse_is_a_500(
     echo: Callable[..., None],
     client: httpx.Client,
     caplog: pytest.LogCaptureFixture,

@@ -140,7 +140,7 @@ def test_the_command_as_a_reply_reports_that_message_once(room: Room, reported: 
     assert room.history(incident["id"]) == [("open", BY_ANNA)]
 
 
-def test_the_command_as_a_reply_to_an_incidents_message_shows_it(room: Room) -> None:
+def test_the_command_in_reply_to_the_bot_shows_the_incident(room: Room) -> None:
     answer = room.say(f"/incident {REPORT}")
     assert text(sent(room.say("/incident", **answer_to(answer)))) == text(sent(answer))
     assert room.descriptions() == [REPORT]
