@@ -82,7 +82,7 @@ def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str
 
     botocore would look up each value's type in its model of DynamoDB: 40 % of a warm list's CPU time. For items without binary
     values, the result is the same. A response that is cut short, damaged or not a JSON object is marked as broken: botocore would
-    treat such a response as empty, and a write therefore as successful; it would also accept a damaged response to its last attempt.
+    treat it as empty, and a write therefore as successful, and would accept a damaged response to its last attempt.
     """
     body, headers = response["body"], response["headers"]
     checksum = str(crc32(body))

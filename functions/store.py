@@ -57,7 +57,7 @@ BATCH = 100
 """Keys in one BatchGetItem: DynamoDB's quota."""
 
 SPARE = 4
-"""Incidents requested from a partition in addition to its fair share of a page, so that fewer pages need a second round of queries."""
+"""Incidents requested from a partition beyond its fair share of a page, so that fewer pages need a second round of queries."""
 
 T = TypeVar("T")
 R = TypeVar("R")

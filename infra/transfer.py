@@ -309,7 +309,11 @@ def import_incidents(path: Path, table: Table, mapping: str) -> int:
             # notify_telegram does not announce an incident of this version.
             items = [store.item(row.incident, row.history, f"import#{row.incident.version}") for _, row in batch]
             for (place, row), item, stored in zip(batch, items, table.add(cast("list[Item]", items)), strict=True):
-                if not _is_the_same(row, *store.from_item(cast("StoredItem", stored))):
+                try:
+                    same = _is_the_same(row, *store.from_item(cast("StoredItem", stored)))
+                except DamagedItem:
+                    same = False
+                if not same:
                     _complain(place, f"another incident, or another state of it, is stored as {row.incident.id}")
                     counts["left out"] += 1
                     continue
@@ -432,7 +436,12 @@ def erase(incident_id: str, table: Table, *, asks: bool) -> int:
     found = table.get(incident_id.strip().lower())
     if not found or "position" not in found:
         raise CommandError(f"There is no incident {incident_id}.")
-    incident, history = store.from_item(cast("StoredItem", found))
+    try:
+        incident, history = store.from_item(cast("StoredItem", found))
+    except DamagedItem:
+        raise CommandError(
+            f"The item {incident_id} is damaged. Nothing was erased: correct or delete the item."
+        ) from None
     comments = sum(entry.comment is not None for entry in history)
     names = sum(_is_a_person(entry.by) for entry in history)
     print(f"{incident.id}, {incident.status}, created at {incident.created_at}")

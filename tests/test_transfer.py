@@ -27,7 +27,7 @@ from incident import NewIncident
 from infra import transfer
 from infra.stack import CommandError
 from tests.conftest import CI, LocalRun
-from tests.steps import report
+from tests.steps import overwrite, report
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -334,6 +334,10 @@ def test_a_table_in_aws_is_imported_exported_and_erased(
     assert [json.loads(line)["description"] for line in out.read_text().splitlines()] == descriptions
     assert transfer.erase(ID_OF_1, deployed, asks=False) == 0
     assert api.get(f"/incidents/{ID_OF_1}").json()["description"] == "[erased]"
+    overwrite(dynamodb, ID_OF_1, "incident.status", {"S": "paused"})
+    assert transfer.import_incidents(file, deployed, "source.web=partner") == 1
+    with pytest.raises(CommandError, match="damaged"):
+        transfer.erase(ID_OF_1, deployed, asks=False)
 
 
 def test_an_incident_changed_meanwhile_is_not_erased(

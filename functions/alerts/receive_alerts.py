@@ -35,7 +35,7 @@ MAX_BODY = 1024 * 1024
 """Bytes: some 2,000 alerts."""
 
 TOGETHER = 10
-"""A request with at least this many alerts writes in transactions, which take an eighth of the CPU time and twice the write units."""
+"""A request with at least this many alerts writes in transactions: an eighth of the CPU time, twice the write units."""
 
 LEAST_TIME = 8
 """Seconds that must remain before the function's timeout to begin another write."""
@@ -61,8 +61,8 @@ class Counts(BaseModel):
     "/alerts",
     summary="Receive alerts",
     description="The webhook of Alertmanager and Grafana. A firing alert becomes an incident, which is resolved when the alert is. "
-    "A repeated alert changes nothing, so everything can be sent again. A body may have up to 1 MiB. Available where the stack's parameter "
-    "`Alerts` is `enabled`.",
+    "A repeated alert changes nothing, so everything can be sent again. A body may have up to 1 MiB. Available where the stack's "
+    "parameter `Alerts` is `enabled`.",
 )
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
     """Store all valid alerts, then report the invalid ones. Raises `Unavailable` if not all valid ones could be stored."""

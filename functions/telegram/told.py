@@ -38,7 +38,7 @@ _EVENTS = 10
 """Event ids remembered for each chat."""
 
 DIGEST_OPEN = 600
-"""Seconds for which a digest takes new incidents. Later ones start a new message: Telegram notifies people of messages, not of edits."""
+"""Seconds for which a digest takes new incidents. Later ones start a new message, because nobody is notified of an edit."""
 
 NAMED = 35
 """The most incidents that a digest names."""
