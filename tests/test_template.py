@@ -341,8 +341,10 @@ DECLARATIONS: dict[str, JsonValue] = {
     "Email.Properties": {"TopicArn": {"Ref": "Topic"}, "Protocol": "email", "Endpoint": {"Ref": "AlarmEmail"}},
     "Email.Condition": "HasEmail",
     # Of each route, not of all together.
-    "IncidentApi.DefaultRouteSettings.ThrottlingRateLimit": {"Ref": "RequestsPerSecond"},
-    "IncidentApi.DefaultRouteSettings.ThrottlingBurstLimit": {"Ref": "RequestsAtOnce"},
+    "IncidentApi.DefaultRouteSettings": {
+        "ThrottlingRateLimit": {"Ref": "RequestsPerSecond"},
+        "ThrottlingBurstLimit": {"Ref": "RequestsAtOnce"},
+    },
     "IncidentApi.DisableExecuteApiEndpoint": {"Fn::If": ["DomainOnly", True, False]},
     "IncidentApi.AccessLogSettings.DestinationArn": {"Fn::GetAtt": "AccessLog.Arn"},
     # A name of another form takes up room in the account's resource policy:
@@ -376,14 +378,22 @@ DECLARATIONS: dict[str, JsonValue] = {
     f"{CHANGES}.StartingPosition": "TRIM_HORIZON",
     f"{CHANGES}.MaximumRetryAttempts": -1,
     f"{CHANGES}.MaximumRecordAgeInSeconds": 23 * 60 * 60,
-    f"{CHANGES}.DestinationConfig.OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": "UntoldQueue.Arn"}},
+    f"{CHANGES}.DestinationConfig": {
+        "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": "UntoldQueue.Arn"}},
+    },
     "UntoldQueue.Properties": {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True},
     "Reminder.Name": {"Fn::Sub": "${AWS::StackName}-reminder"},  # a generated name could be that of another stack
     "Reminder.ScheduleExpression": {"Ref": "RemindAt"},
     "Reminder.ScheduleExpressionTimezone": {"Ref": "RemindTimezone"},
     "Reminder.Target": {"Arn": NOTIFY_TELEGRAM, "RoleArn": {"Fn::GetAtt": "ReminderRole.Arn"}, "Input": "{}"},
-    "ReminderRole.Policies.0.PolicyDocument.Statement": [
-        {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": NOTIFY_TELEGRAM}
+    "ReminderRole.Policies": [
+        {
+            "PolicyName": "remind",
+            "PolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": NOTIFY_TELEGRAM}],
+            },
+        }
     ],
     "AlarmsToTelegram.Properties": {
         "TopicArn": {"Fn::GetAtt": "Monitoring.Outputs.Topic"},
@@ -407,7 +417,7 @@ def test_a_resource_is_declared_as_aws_needs_it(path: str) -> None:
     resource = (DECLARED | MONITORING)[name]
     found: JsonValue = resource | properties(resource)
     for key in keys:
-        found = found[int(key)] if isinstance(found, list) else cast("Json", found)[key]
+        found = cast("Json", found)[key]
     assert found == DECLARATIONS[path]
 
 
