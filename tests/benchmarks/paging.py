@@ -8,37 +8,33 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-oper
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
 """
 
-import importlib
 import json
-import os
-import re
 import sys
 from base64 import urlsafe_b64encode
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from math import ceil
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 from urllib.parse import urlencode
 from uuid import UUID
-from zlib import crc32
 
-import boto3
 import moto
-from werkzeug.test import Client
 
+import store
+from incident import HistoryEntry, Incident, NewIncident, Source, Status
 from infra.local import template
-from tests import anew
+from infra.local.event import http_event
+from tests.invoke import answer_of
 
 if TYPE_CHECKING:
-    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef, QueryOutputTypeDef
 
-    Item = dict[str, AttributeValueTypeDef]
-
-ID = r"[0-9a-f]{8}-[0-9a-f-]{27}"
-STATUSES = ("open", "in_progress", "resolved", "closed")
-OPEN = STATUSES[:1]
+STATUSES = tuple(Status)
+OPEN = (Status.OPEN,)
 REPORT = "Самокат #4567 не отвечает на запросы, водитель ждёт на точке. Перезагрузка не помогла; нужен механик. Отчёт не выгружен."
 """120 characters: about half a kilobyte in the index."""
 
@@ -47,8 +43,8 @@ class Page(NamedTuple):
     """A request for a page of the list."""
 
     name: str
-    wanted: tuple[str, ...] = STATUSES
-    stored: tuple[str, ...] = STATUSES
+    wanted: tuple[Status, ...] = STATUSES
+    stored: tuple[Status, ...] = STATUSES
     """The incidents' statuses, in turn."""
     limit: int = 50
     number: int = 1
@@ -72,71 +68,58 @@ def size(value: "AttributeValueTypeDef") -> int:
     return len(value["S"].encode()) if "S" in value else ceil(len(value["N"]) / 2) + 1
 
 
-def read_units(items: "list[Item]") -> float:
-    """The read units of an eventually consistent Query: a half for each 4 KB, at least one half."""
-    read = sum(len(name.encode()) + size(value) for item in items for name, value in item.items())
-    return max(1, ceil(read / 4096)) / 2
-
-
-def incidents(api: Client, stored: tuple[str, ...], number: int, shards: int) -> "list[Item]":
-    """Items in the function's format, one a minute, with the statuses in turn and random ids."""
-    dynamodb, random = boto3.client("dynamodb"), Random(number)  # noqa: S311 (for the same ids in every run)
-    models = {}
-    for status in stored:
-        new = api.post("/incidents", json={"description": REPORT, "source": "monitoring", "status": status}).get_json()
-        key: Item = {"id": {"S": new["id"]}}
-        models[status] = json.dumps(dynamodb.get_item(TableName=template.TABLE, Key=key)["Item"]), new
-        dynamodb.delete_item(TableName=template.TABLE, Key=key)
+def incidents(stored: tuple[Status, ...], number: int) -> list[Incident]:
+    """One a minute, oldest first, with the statuses in turn and random ids."""
+    random = Random(number)  # noqa: S311 (for the same ids in every run)
     made = []
     for minute in range(number):
-        status = stored[minute % len(stored)]
-        text, new = models[status]
-        new_id = str(UUID(int=random.getrandbits(128), version=4))
-        time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
-        text = text.replace(new["created_at"], f"{time:%Y-%m-%dT%H:%M:00.000Z}").replace(new["id"], new_id)
-        made.append(json.loads(text) | {"status_shard": {"S": f"{status}#{crc32(new_id.encode()) % shards}"}})
+        new = NewIncident(description=REPORT, source=Source.MONITORING, status=stored[minute % len(stored)])
+        incident = Incident.report(new, id=str(UUID(int=random.getrandbits(128), version=4)))
+        time = f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute):%Y-%m-%dT%H:%M:00.000Z}"
+        made.append(incident.model_copy(update={"created_at": time, "updated_at": time}))
     return made
 
 
-def costs(pages: list[Page], stored: tuple[str, ...], shards: int, number: int) -> dict[str, str]:
+def fill(made: list[Incident]) -> dict[str, int]:
+    """Store the incidents in a new table; return the size of each in the index, by id."""
+    store.client.create_table(**template.load().table())
+    reported = [HistoryEntry(version=1, status=each.status, at=each.created_at, by=None, comment=None) for each in made]
+    items = [store.item(each, [entry]) for each, entry in zip(made, reported, strict=True)]
+    for start in range(0, len(items), 25):
+        puts = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
+        store.client.batch_write_item(RequestItems={store.TABLE: puts})  # type: ignore[dict-item]
+    in_index = ("id", "status_shard", "position", "incident")
+    return {item["id"]["S"]: sum(len(name) + size(item[name]) for name in in_index) for item in items}
+
+
+def costs(pages: list[Page], stored: tuple[Status, ...], shards: int, number: int) -> dict[str, str]:
     """The read units and requests of each page for which there are enough incidents."""
-    (index,) = template.load().table()["GlobalSecondaryIndexes"]
-    in_index = {"id", "status_shard", "position", *index["Projection"]["NonKeyAttributes"]}
     found: dict[str, str] = {}
-    with (
-        Path(os.devnull).open("w") as log,
-        redirect_stdout(log),
-        moto.mock_aws(),
-        anew.gateway(StatusShards=str(shards)) as gateway,
-    ):
-        api = Client(gateway)
-        events = importlib.import_module("store").client.meta.events
-        dynamodb = boto3.client("dynamodb")
-        dynamodb.create_table(**template.load().table())
-        items = incidents(api, stored, number, shards)
-        for start in range(0, number, 25):
-            puts = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
-            dynamodb.batch_write_item(RequestItems={template.TABLE: puts})  # type: ignore[dict-item]
-        by_id = {item["id"]["S"]: {name: item[name] for name in item if name in in_index} for item in items}
+    with moto.mock_aws(), mock.patch.object(store, "SHARDS", shards), redirect_stdout(StringIO()):
+        made = incidents(stored, number)
+        sizes = fill(made)
+        units: list[float] = []
+
+        def note(parsed: "QueryOutputTypeDef", **_: object) -> None:
+            """An eventually consistent Query takes half a read unit for each 4 KB, at least one half."""
+            read = sum(sizes[item["incident"]["M"]["id"]["S"]] for item in parsed["Items"])
+            units.append(max(1, ceil(read / 4096)) / 2)
+
+        store.client.meta.events.register("after-call.dynamodb.Query", note)
         for page in pages:
-            if page.limit * page.number > number:
-                continue
             start = page.limit * (page.number - 1)
-            shown = [item for item in reversed(items) if item["status_shard"]["S"].startswith(page.wanted)]
+            if start + page.limit > number:
+                continue
+            shown = [each for each in reversed(made) if each.status in page.wanted]
             query = {"status": ",".join(page.wanted), "limit": page.limit}
             if start:
-                query["cursor"] = urlsafe_b64encode(shown[start - 1]["position"]["S"].encode()).decode().rstrip("=")
-            units: list[float] = []
-
-            def note(parsed: "dict[str, list[Item]]", **_: object) -> None:
-                ids = [re.findall(ID, str(item))[0] for item in parsed["Items"]]
-                units.append(read_units([by_id[each] for each in ids]))  # noqa: B023
-
-            events.register("after-call.dynamodb.Query", note)
-            listed = api.get(f"/incidents?{urlencode(query)}").get_json()
-            events.unregister("after-call.dynamodb.Query", note)
-            assert [each["id"] for each in listed] == [item["id"]["S"] for item in shown[start : start + page.limit]]
+                query["cursor"] = urlsafe_b64encode(shown[start - 1].position.encode()).decode().rstrip("=")
+            event = http_event("GET", "/incidents", route_key="GET /incidents", query=urlencode(query))
+            units.clear()
+            _, _, listed = answer_of("read_incidents", event)
+            assert json.loads(listed) == [each.model_dump() for each in shown[start : start + page.limit]]
             found[page.name] = f"{sum(units):g} ({len(units)})"
+        store.client.meta.events.unregister("after-call.dynamodb.Query", note)
     return found
 
 
