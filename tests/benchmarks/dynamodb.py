@@ -1,19 +1,20 @@
 """A DynamoDB on loopback that answers at once and always in the same way, so that only its callers are measured.
 
-`python -m tests.benchmarks.dynamodb bundle.pem` writes a bundle of certificates, botocore's own and this server's, prints the
-server's address, and answers until it is ended. Each program reads copies, under other ids, of the item that it last put into its
-table. If the table's name ends in `AllOpen`, all incidents are open; otherwise the statuses alternate. Items written in
-transactions, as alerts are, are stored without checking conditions.
+Each program reads copies, under other ids, of the item that it last put into its table. If the table's name ends in `AllOpen`, all
+incidents are open; otherwise the statuses alternate. Items written in transactions, as alerts are, are stored without checking
+conditions.
 """
 
 import json
 import ssl
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import ClassVar
 from zlib import crc32
 
 import trustme
@@ -27,13 +28,6 @@ NEWEST = 80_000
 KEY = {"name": {"S": "monitoring"}, "role": {"S": "reporter"}}
 
 Item = dict[str, dict[str, str]]
-
-
-class Projection(TypedDict, total=False):
-    """The part of a request that says which attributes are wanted."""
-
-    ProjectionExpression: str
-    ExpressionAttributeNames: dict[str, str]
 
 
 @cache
@@ -52,15 +46,14 @@ def page(stored: str, query: bytes) -> dict[str, object]:
     text = stored.replace('"open', f'"{status}')
     numbers = [first - step * place for place in range(request["Limit"])]
     items = [json.loads(text.replace(old_id, f"{number:08x}{old_id[8:]}")) for number in numbers]
-    last = {name: items[-1][name] for name in ("id", "status_shard", "position") if name in items[-1]}
+    last = {name: items[-1][name] for name in ("id", "status_shard", "position")}
     shown = [_projected(item, request) for item in items]
     return {"Items": shown, "Count": len(items), "ScannedCount": len(items), "LastEvaluatedKey": last}
 
 
-def _projected(item: Item, request: Projection) -> Item:
-    names = request.get("ExpressionAttributeNames", {})
-    wanted = [names.get(name, name) for name in request.get("ProjectionExpression", "").split(", ") if name]
-    return {name: item[name] for name in wanted or item if name in item}
+def _projected(item: Item, request: Mapping[str, str]) -> Item:
+    wanted = request.get("ProjectionExpression")
+    return {name: item[name] for name in wanted.split(", ") if name in item} if wanted else item
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -114,13 +107,17 @@ class _Connection(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-if __name__ == "__main__":
+@contextmanager
+def serving() -> Iterator[tuple[str, Path]]:
+    """Serve over TLS; yield the address, and a file with this server's certificate and those that botocore trusts."""
     authority = trustme.CA()
-    Path(sys.argv[1]).write_bytes(Path(DEFAULT_CA_BUNDLE).read_bytes() + authority.cert_pem.bytes())
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Connection)
-    # The handshake is made when the connection's own thread reads from it.
-    server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    print(f"https://127.0.0.1:{server.server_port}", flush=True)
-    server.serve_forever()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Connection) as server, TemporaryDirectory() as folder:
+        # The handshake is made when the connection's own thread reads from it.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        certificates = Path(folder) / "certificates.pem"
+        certificates.write_bytes(Path(DEFAULT_CA_BUNDLE).read_bytes() + authority.cert_pem.bytes())
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}", certificates
+        server.shutdown()

@@ -15,19 +15,17 @@ import sys
 import zipfile
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
 from operator import truediv
 from pathlib import Path
 from statistics import median
-from subprocess import PIPE, Popen
-from tempfile import TemporaryDirectory
+from subprocess import PIPE, run
 from typing import NamedTuple
 
 from infra.local import template
 from infra.local.event import http_event
-from tests.benchmarks.dynamodb import ALL_OPEN
+from tests.benchmarks.dynamodb import ALL_OPEN, serving
 
 HERE = Path(__file__).parent
 BUILDS = template.PATH.parent / ".aws-sam" / "bench"
@@ -116,7 +114,7 @@ OPERATIONS = (
 ALERTS = 2_000
 
 
-def alerts(status: str, outcome: str, group: int) -> Operation:
+def alerts(status: str, outcome: str, group: str) -> Operation:
     """A notification of Alertmanager's with 2,000 alerts of a group."""
     told = [
         {
@@ -152,25 +150,9 @@ def megabytes(folders: list[Path]) -> tuple[float, float]:
     return packed.tell() / 1e6, sum(path.stat().st_size for path in files) / 1e6
 
 
-def call(process: "Popen[str]", operation: Operation, times: int) -> tuple[float, float]:
-    """Call the function and check its last answer; return the CPU seconds of these calls, and of the process's life."""
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(json.dumps({"event": operation.event, "times": times}) + "\n")
-    process.stdin.flush()
-    line = json.loads(process.stdout.readline())
-    operation.check(line["answer"])
-    return line["calls"], line["process"]
-
-
-def peak_memory(process: "Popen[str]") -> float:
-    """MB. Not getrusage's, which has this process's own memory from before the other began to run."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
-
-
-def start(program: str, operation: Operation, dynamodb: str, certificates: Path) -> "Popen[str]":
-    """Start a function in a process of its own, as Lambda runs it."""
+def call(program: str, calls: list[tuple[Operation, int]], dynamodb: str, certificates: Path) -> list[dict[str, float]]:
+    """Run a function in a process of its own, as Lambda does, for each operation so many times; return what runtime.py measures."""
+    operation, _ = calls[0]
     folders, handler = package(program, operation)
     environment = template.load().environment(DynamoDBEndpoint=dynamodb) | {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -189,21 +171,13 @@ def start(program: str, operation: Operation, dynamodb: str, certificates: Path)
         "SSL_CERT_FILE": str(certificates),
         "TABLE_NAME": f"{FOLDERS.get(program, 'Incidents')}{operation.table}",
     }
-    return Popen([*PYTHON, str(HERE / "runtime.py"), handler], stdin=PIPE, stdout=PIPE, env=environment, text=True)
-
-
-@contextmanager
-def stub() -> Iterator[tuple[str, Path]]:
-    """The DynamoDB that answers at once: its address, and a file with the certificates to trust."""
-    with TemporaryDirectory() as folder:
-        certificates = Path(folder) / "certificates.pem"
-        command = [sys.executable, "-m", "tests.benchmarks.dynamodb", str(certificates)]
-        with Popen(command, stdout=PIPE, text=True) as process:
-            assert process.stdout
-            try:
-                yield process.stdout.readline().strip(), certificates
-            finally:
-                process.terminate()
+    commands = [json.dumps({"event": each.event, "times": times}) for each, times in calls]
+    command = [*PYTHON, str(HERE / "runtime.py"), handler]
+    done = run(command, input="\n".join(commands), stdout=PIPE, env=environment, text=True, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for (each, _), line in zip(calls, lines, strict=True):
+        each.check(line["answer"])
+    return lines
 
 
 Figures = dict[str, dict[str, list[float]]]
@@ -212,52 +186,49 @@ Figures = dict[str, dict[str, list[float]]]
 
 def measure(rounds: int) -> Figures:
     figures: Figures = defaultdict(lambda: defaultdict(list))
-    with stub() as stubbed:
+    with serving() as dynamodb:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             turn = PROGRAMS[number % 3 :] + PROGRAMS[: number % 3]
             for operation in OPERATIONS:
                 for program in turn if operation.function != "Authorize" else [OURS]:
-                    with start(program, operation, *stubbed) as process:
-                        measure_operation(process, operation, program, figures)
+                    measure_operation(program, operation, dynamodb, figures)
             for program in PROGRAMS:
                 first = figures["cold start, create, CPU ms"][program][-1]
                 if program == OURS:  # the others have no authorizer
                     first += figures["cold start, authorize, CPU ms"][OURS][-1]
                 figures["cold start, first request, CPU ms"][program].append(first)
-            with start(OURS, alerts("firing", "created", 0), *stubbed) as process:
-                measure_alerts(process, figures)
+            measure_alerts(number, dynamodb, figures)
     for program in PROGRAMS:
         for name, size in zip(("zipped", "unzipped"), megabytes(package(program, CREATE)[0]), strict=True):
             figures[f"package, {name}, MB"][program].append(size)
     return figures
 
 
-def measure_operation(process: "Popen[str]", operation: Operation, program: str, figures: Figures) -> None:
-    _, cold = call(process, operation, 1)
+def measure_operation(program: str, operation: Operation, dynamodb: tuple[str, Path], figures: Figures) -> None:
+    cold, _, warm = call(program, [(operation, 1), (operation, CALLS), (operation, CALLS)], *dynamodb)
     if operation not in WARM_ALONE:
-        figures[f"cold start, {operation.name}, CPU ms"][program].append(1e3 * cold)
+        figures[f"cold start, {operation.name}, CPU ms"][program].append(1e3 * cold["process"])
     if operation == CREATE:
-        figures["peak memory, create, MB"][program].append(peak_memory(process))
-    call(process, operation, CALLS)
-    warm, _ = call(process, operation, CALLS)
-    figures[f"warm {operation.name}, CPU µs"][program].append(1e6 * warm / CALLS)
+        figures["peak memory, create, MB"][program].append(cold["peak"])
+    figures[f"warm {operation.name}, CPU µs"][program].append(1e6 * warm["calls"] / CALLS)
 
 
-def measure_alerts(process: "Popen[str]", figures: Figures) -> None:
-    call(process, alerts("firing", "created", process.pid), 1)
-    group = -process.pid
-    for what, status, outcome in (
-        ("new", "firing", "created"),
-        ("repeated", "firing", "unchanged"),
-        ("resolved", "resolved", "resolved"),
-    ):
-        seconds, _ = call(process, alerts(status, outcome, group), 1)
+def measure_alerts(number: int, dynamodb: tuple[str, Path], figures: Figures) -> None:
+    warming, measured = f"{number} cold", f"{number} warm"
+    told = {
+        "new": alerts("firing", "created", measured),
+        "repeated": alerts("firing", "unchanged", measured),
+        "resolved": alerts("resolved", "resolved", measured),
+    }
+    calls = [(each, 1) for each in (alerts("firing", "created", warming), *told.values())]
+    _, *lines = call(OURS, calls, *dynamodb)
+    for what, line in zip(told, lines, strict=True):
         row = figures[f"warm {ALERTS:,} alerts, {what}, CPU ms"]
-        row[OURS].append(1e3 * seconds)
+        row[OURS].append(1e3 * line["calls"])
         for peer in (FASTAPI, BARE):  # as many creates
             row[peer].append(figures["warm create, CPU µs"][peer][-1] * ALERTS / 1e3)
-    figures["peak memory, alerts, MB"][OURS].append(peak_memory(process))
+    figures["peak memory, alerts, MB"][OURS].append(lines[-1]["peak"])
 
 
 def bounds() -> dict[str, list[float | None]]:
