@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 
 PATH = Path(__file__).parents[2] / "template.yaml"
 TABLE = "IncidentsTable"
-PSEUDO_PARAMETERS = {
-    "AWS::AccountId": "123456789012",
-    "AWS::Partition": "aws",
-    "AWS::Region": "us-east-1",
-    "AWS::StackName": "local",
-    "AWS::URLSuffix": "amazonaws.com",
-}
+PSEUDO_PARAMETERS = {"AWS::StackName": "local", "AWS::URLSuffix": "amazonaws.com"}
+"""Those that the functions' environment refers to."""
 
 
 class Route(NamedTuple):
@@ -213,8 +208,7 @@ class Template(BaseModel):
         declared = [_Variables.model_validate(self.Globals["Function"]["Environment"])]
         declared += [function.Environment for function in self.functions(**parameters).values()]
         variables = {name: value for each in declared for name, value in each.Variables.items()}
-        resolved = {name: self._resolve(value, parameters) for name, value in variables.items()}
-        return {name: str(value) for name, value in resolved.items() if value is not None}
+        return {name: str(self._resolve(value, parameters)) for name, value in variables.items()}
 
     def table(self, name: str = TABLE) -> "CreateTableInputTypeDef":
         """The request that creates a table. Its local name is its logical id, as under `sam local`."""
@@ -233,30 +227,20 @@ class Template(BaseModel):
                 return not self.holds(inner, **parameters)
             case {"Fn::And": list(inner)}:
                 return all(self.holds(each, **parameters) for each in inner)
-            case {"Fn::Or": list(inner)}:
-                return any(self.holds(each, **parameters) for each in inner)
             case _:
                 raise TemplateError(f"The template has a condition that the local run cannot evaluate: {condition}")
 
     def _resolve(self, value: JsonValue, parameters: Mapping[str, str]) -> JsonValue:
-        """Evaluate the intrinsic functions in a value. `AWS::NoValue` is None; a resource is its logical id."""
+        """Evaluate the intrinsic functions in a value. A resource is its logical id."""
         match value:
-            case {"Ref": "AWS::NoValue"}:
-                return None
-            case {"Ref": str(name)} | {"Fn::GetAtt": str(name)}:
-                if name in self.Parameters:
-                    return parameters.get(name, str(self.Parameters[name].Default))
-                return PSEUDO_PARAMETERS.get(name, name)
+            case {"Ref": str(name)} if name in self.Parameters:
+                return parameters.get(name, str(self.Parameters[name].Default))
+            case {"Ref": str(name)} if name in PSEUDO_PARAMETERS:
+                return PSEUDO_PARAMETERS[name]
+            case {"Ref": str(name)} if name in self.Resources:
+                return name
             case {"Fn::Sub": str(text)}:
-                return self._resolve({"Fn::Sub": [text, {}]}, parameters)
-            case {"Fn::Sub": [str(text), dict(names)]}:
-                return re.sub(
-                    r"\$\{([\w:.]+)\}",
-                    lambda found: str(self._resolve(names.get(found[1], {"Ref": found[1]}), parameters)),
-                    text,
-                )
-            case {"Fn::Join": [str(delimiter), list(parts)]}:
-                return delimiter.join(str(self._resolve(part, parameters)) for part in parts)
+                return re.sub(r"\$\{(.+?)\}", lambda found: str(self._resolve({"Ref": found[1]}, parameters)), text)
             case {"Fn::Split": [str(delimiter), text]}:
                 return list(str(self._resolve(text, parameters)).split(delimiter))
             case {"Fn::If": [str(condition), then, otherwise]}:
@@ -283,8 +267,6 @@ def _intrinsic(loader: _Loader, name: str, node: yaml.Node) -> dict[str, object]
 
 
 _Loader.add_multi_constructor("!", _intrinsic)
-# CloudFormation has no dates: `Version: 2012-10-17` is a string.
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
 
 
 def read(path: Path) -> dict[str, JsonValue]:
