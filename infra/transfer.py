@@ -157,7 +157,7 @@ def open_table(stack: str, data: Path) -> Iterator[Table]:
         return
     environment.isolate()
     os.environ.update(TABLE_NAME=template.TABLE, STATUS_SHARDS="1")
-    with closing(LocalTable(data, template.load().table())) as table:
+    with closing(LocalTable(data)) as table:
         yield table
 
 

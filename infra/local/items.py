@@ -8,12 +8,8 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic_core import from_json
-
-if TYPE_CHECKING:
-    from types_boto3_dynamodb.type_defs import CreateTableInputTypeDef
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +29,6 @@ class DataFolderError(Exception):
     """The data folder cannot be used. The message is for the person who started the program."""
 
 
-class Keys(NamedTuple):
-    """The names of a table's key and of its index's two keys, all strings."""
-
-    id: str
-    partition: str
-    sort: str
-
-
 class Items:
     """`incidents.sqlite` in the data folder, which only one process at a time can open.
 
@@ -50,12 +38,10 @@ class Items:
     has_stream = False
     """Whether to record stored items of the index in the stream."""
 
-    def __init__(self, folder: Path, table: "CreateTableInputTypeDef") -> None:
+    def __init__(self, folder: Path) -> None:
         """Open the database; a new one imports the journal of an earlier release. Raises `DataFolderError`."""
         if folder == Path():  # an empty DATA=
             raise DataFolderError("The data folder needs a name: the current folder is not for data.")
-        (index,) = table["GlobalSecondaryIndexes"]
-        self.keys = Keys(*(key["AttributeName"] for key in [*table["KeySchema"], *index["KeySchema"]]))
         path, journal = folder / "incidents.sqlite", folder / "incidents.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +99,10 @@ class Items:
 
     def _write(self, id: str, item: Item | None) -> None:
         if item:
-            place = [str(item[name]["S"]) if name in item else None for name in (self.keys.partition, self.keys.sort)]
+            place = [str(item[name]["S"]) if name in item else None for name in ("status_shard", "position")]
             row = [id, *place, json.dumps(item, ensure_ascii=False)]
             self._database.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", row)
-            if self.has_stream and self.keys.sort in item:
+            if self.has_stream and "position" in item:
                 self._database.execute("INSERT INTO stream (id) VALUES (?)", [id])
         else:
             self._database.execute("DELETE FROM items WHERE id = ?", [id])
@@ -156,7 +142,7 @@ class Items:
                     break
                 try:
                     item = json.loads(line)
-                    self._write(item[self.keys.id]["S"], self._current_form(item) if len(item) > 1 else None)
+                    self._write(item["id"]["S"], self._current_form(item) if len(item) > 1 else None)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise DataFolderError(
                         f"Line {number} of {journal} is not an incident. Restore the file from a copy, or delete this line: "
@@ -166,12 +152,12 @@ class Items:
 
     def _current_form(self, item: Item) -> Item:
         """The item with the incident's fields in one map, and a history. Earlier releases stored each field as an attribute."""
-        if self.keys.sort not in item or "incident" in item:
+        if "position" not in item or "incident" in item:
             return item
-        apart = {self.keys.partition, self.keys.sort, "history"}
+        apart = {"status_shard", "position", "history"}
         fields: dict[str, object] = {name: value for name, value in item.items() if name not in apart}
         latest = {"M": {"status": item["status"], "at": item["updated_at"]}}
-        kept = {name: value for name, value in item.items() if name in {self.keys.id, *apart}}
+        kept = {name: value for name, value in item.items() if name in {"id", *apart}}
         return {"history": {"L": [latest]}, **kept, "incident": {"M": fields}}
 
 

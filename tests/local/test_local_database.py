@@ -1,23 +1,21 @@
 """The local run's database over HTTP, compared with moto's DynamoDB."""
 
-import importlib
 import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import boto3
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store
 from infra.local.database import Database
 from tests.conftest import TEMPLATE
-from tests.steps import follow, report
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -36,22 +34,13 @@ def key(number: int) -> "Item":
 
 def item(number: int, partition: str = "open#0") -> "Item":
     place: Item = {"status_shard": {"S": partition}, "position": {"S": POSITIONS[number]}}
-    return {**key(number), **place, "incident": {"M": {"description": {"S": "я"}}}, "history": {"L": []}}
+    return {**key(number), **place, "incident": {"M": {"description": {"S": f"я{number}"}}}, "history": {"L": []}}
 
 
-def query(**changes: object) -> "QueryInputTypeDef":
-    """A Query as the store sends it, with some changes."""
-    request: dict[str, object] = {
-        "TableName": TABLE,
-        "IndexName": "by-status",
-        "KeyConditionExpression": "status_shard = :shard AND #position BETWEEN :first AND :last",
-        "ProjectionExpression": "incident",
-        "ExpressionAttributeNames": {"#position": "position"},
-        "ExpressionAttributeValues": {":shard": {"S": "open#0"}, ":first": {"S": "0"}, ":last": {"S": "A"}},
-        "ScanIndexForward": False,
-        "Limit": 3,
-    }
-    return cast("QueryInputTypeDef", request | changes)
+def query(partition: str = "open#0", first: str = "0", last: str = "A", limit: int = 6) -> "QueryInputTypeDef":
+    """A Query as the store sends it."""
+    values: Item = {":shard": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}}
+    return {**store._query(partition, store.Bounds(), limit), "ExpressionAttributeValues": values}
 
 
 @pytest.fixture
@@ -97,32 +86,15 @@ def test_a_query_returns_what_moto_returns(
             else:
                 client.delete_item(TableName=table, Key=key(number))
     for partition in PARTITIONS:
-        values = {":shard": {"S": partition}, ":first": {"S": bounds[0]}, ":last": {"S": bounds[1]}}
-        for projection in ("incident", "id, status_shard"):
-            request = query(ExpressionAttributeValues=values, Limit=limit, ProjectionExpression=projection)
-            assert pages(local, request) == pages(dynamodb, request)
+        request = query(partition, bounds[0], bounds[1], limit)
+        assert pages(local, request) == pages(dynamodb, request)
 
 
-def test_the_index_answers_every_query_of_the_store(api: httpx.Client, local: "DynamoDBClient") -> None:
-    asked: list[dict[str, object]] = []
-
-    def note(params: dict[str, object], **_: object) -> None:
-        asked.append(dict(params))
-
+def test_the_index_answers_the_stores_queries(local: "DynamoDBClient") -> None:
     for number in range(6):
-        report(api)
         local.put_item(TableName=TABLE, Item=item(number))
-    events = importlib.import_module("store").client.meta.events
-    events.register("provide-client-params.dynamodb.Query", note)
-    assert sum(len(page) for page in follow(api, "/incidents?limit=2")) == 6
-    assert len(api.get("/incidents?status=open&since=2020-01-01T00:00:00Z").json()) == 6
-    events.unregister("provide-client-params.dynamodb.Query", note)
-    assert asked
     # After a full page moto knows that nothing follows; the index, like DynamoDB, does not.
-    for request in asked:
-        request |= {"Limit": 6, "ExpressionAttributeValues": query()["ExpressionAttributeValues"]}
-        request.pop("ExclusiveStartKey", None)
-        assert "LastEvaluatedKey" in local.query(**cast("QueryInputTypeDef", request))
+    assert "LastEvaluatedKey" in local.query(**query(limit=6))
 
 
 def test_other_requests_are_left_to_moto(local: "DynamoDBClient") -> None:
