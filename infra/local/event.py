@@ -7,7 +7,7 @@ import base64
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 _TEXT = ("text/", "application/json", "application/javascript", "application/xml")
 """The media types of bodies that are passed as text; others are in base64."""
@@ -33,9 +33,6 @@ def http_event(
     """
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     cookies = lower.pop("cookie", "")
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        values.setdefault(name, []).append(value)
     now = datetime.now(UTC)
     context: dict[str, object] = {
         "accountId": "123456789012",
@@ -68,7 +65,7 @@ def http_event(
     }
     if cookies:
         event["cookies"] = cookies.split("; ")
-    if values:
+    if values := parse_qs(query, keep_blank_values=True):
         event["queryStringParameters"] = {name: ",".join(several) for name, several in values.items()}
     if path_parameters:
         event["pathParameters"] = dict(path_parameters)
