@@ -265,12 +265,8 @@ class _Generated(TypedDict):
     components: dict[str, dict[str, Json]]
 
 
-class NotDescribed(Exception):
-    """A route or a parameter has no description. The message names the file to change."""
-
-
-def document() -> Json:
-    """The contract. Raises `NotDescribed`."""
+def text() -> str:
+    """The contract. Exits with a message that names the file to change if something has no description."""
     generated = _generated()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     paths = {
@@ -282,7 +278,7 @@ def document() -> Json:
         for name, schema in sorted(generated["components"]["schemas"].items())
         if not name.endswith("ValidationError")  # Powertools' own errors, which these functions do not send
     }
-    return {
+    document: Json = {
         "openapi": "3.1.1",
         "info": INFO | {"version": version},
         "servers": SERVERS,
@@ -291,15 +287,15 @@ def document() -> Json:
         "components": {
             "schemas": schemas | ERRORS,
             "headers": HEADERS,
-            "responses": {_name(status): _gateway_error(status) for status in GATEWAY_ONLY},
+            "responses": {
+                _name(status): {"description": GATEWAY[status][1], "content": _gateway_content(status)}
+                for status in GATEWAY_ONLY
+            },
             "examples": {error.__name__: {"value": problem} for error, problem in _problems().items()},
             "securitySchemes": SECURITY,
         },
     }
-
-
-def text() -> str:
-    return json.dumps(document(), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
 def _generated() -> _Generated:
@@ -311,14 +307,17 @@ def _generated() -> _Generated:
 
 
 def _operation(route: str, operation: _Operation) -> Json:
+    from authorize import ROLES
+
     doc = operations().get(route)
     if doc is None:
-        raise NotDescribed(f"infra/openapi.py: describe the responses of {route} in operations()")
+        sys.exit(f"infra/openapi.py: describe the responses of {route} in operations()")
+    roles = " or ".join(role for role, routes in ROLES.items() if route in routes)
     described: Json = {
         "operationId": doc.id,
         "tags": [TAG],
         "summary": operation["summary"],
-        "description": f"{operation['description']} {_roles(route)}",
+        "description": f"{operation['description']} For access keys of the role {roles}.",
         "security": [{scheme: []} for scheme in doc.security],
     }
     if "parameters" in operation:
@@ -329,15 +328,9 @@ def _operation(route: str, operation: _Operation) -> Json:
     return described | {"responses": _responses(doc, _plain(content["schema"]))}
 
 
-def _roles(route: str) -> str:
-    from authorize import ROLES
-
-    return f"For access keys of the role {' or '.join(role for role, routes in ROLES.items() if route in routes)}."
-
-
 def _parameter(route: str, parameter: _Parameter) -> Json:
     if "description" not in parameter:
-        raise NotDescribed(f"functions/: describe the parameter {parameter['name']} of {route}")
+        sys.exit(f"functions/: describe the parameter {parameter['name']} of {route}")
     schema = parameter["schema"]
     # Powertools lowers the case of a header's name, but not of its title.
     name = str(schema["title"]) if parameter["in"] == "header" else parameter["name"]
@@ -409,10 +402,6 @@ def _name(status: int) -> str:
     return GATEWAY[status][0].replace(" ", "")
 
 
-def _gateway_error(status: int) -> Json:
-    return {"description": GATEWAY[status][1], "content": _gateway_content(status)}
-
-
 def _gateway_content(status: int) -> dict[str, Json]:
     example = {"message": GATEWAY[status][0]}
     return {"application/json": {"schema": GATEWAY_SCHEMA, "example": example}}
@@ -422,10 +411,7 @@ def main() -> None:
     # The environment in which Lambda imports the functions.
     os.environ.update(template.load().environment(**INTEGRATIONS), AWS_DEFAULT_REGION="us-east-1")
     sys.path.insert(0, str(ROOT / "functions"))
-    try:
-        PATH.write_text(text())
-    except NotDescribed as error:
-        sys.exit(str(error))
+    PATH.write_text(text())
 
 
 if __name__ == "__main__":
