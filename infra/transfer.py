@@ -178,7 +178,10 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
             start = file.read(1)
         file.seek(0)
         if start == "[":
-            for number, item in enumerate(_array(file, path), 1):
+            items = _json(file.read())
+            if not isinstance(items, list):
+                raise CommandError(f"{path} begins with [, but is not a JSON array.")
+            for number, item in enumerate(items, 1):
                 yield f"item {number}", _fields(item)
         elif start == "{":
             for number, line in enumerate(file, 1):
@@ -186,13 +189,6 @@ def rows(path: Path) -> Iterator[tuple[str, Fields]]:
                     yield f"line {number}", _fields(_json(line))
         else:
             yield from _csv(file, path)
-
-
-def _array(file: TextIO, path: Path) -> list[object]:
-    items = _json(file.read())
-    if not isinstance(items, list):
-        raise CommandError(f"{path} begins with [, but is not a JSON array.")
-    return items
 
 
 def _csv(file: TextIO, path: Path) -> Iterator[tuple[str, Fields]]:
