@@ -354,11 +354,9 @@ def _complain(place: str, text: str) -> None:
 
 def _progress(values: Iterable[T], total: int, unit: str) -> Iterator[T]:
     """The values, with a progress bar on a terminal, or else a line now and then."""
-    if sys.stderr.isatty():
-        yield from tqdm(values, total=total, unit=f" {unit}")
-        return
-    for number, value in enumerate(values, 1):
-        if number % PLAIN_LINES_EVERY == 0:
+    bar = tqdm(values, total=total, unit=f" {unit}", disable=None)  # without a terminal
+    for number, value in enumerate(bar, 1):
+        if bar.disable and number % PLAIN_LINES_EVERY == 0:
             print(f"{number} of {total} {unit}", file=sys.stderr, flush=True)
         yield value
 
@@ -475,8 +473,7 @@ def _is_a_person(by: str | None) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="infra.transfer", description="Move incidents in and out.")
     parser.add_argument("what", choices=["import", "export", "erase"])
-    parser.add_argument("--data", default=".local")
-    for name in ("stack", "file", "map", "format", "since", "until", "status", "id"):
+    for name in ("data", "stack", "file", "map", "format", "since", "until", "status", "id"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--yes", action="store_true")
     options = parser.parse_args()
