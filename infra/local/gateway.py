@@ -42,13 +42,11 @@ MAX_RESPONSE = 6_291_556
 
 
 class Context:
-    memory_limit_in_mb = 1024
+    """What the functions may use of Lambda's context."""
 
     def __init__(self, function: str, timeout: float = 25) -> None:
         self._deadline = time.monotonic() + timeout
         self.function_name = function
-        self.function_version = "$LATEST"
-        self.invoked_function_arn = f"arn:aws:lambda:us-east-1:123456789012:function:{function}"
         self.aws_request_id = str(uuid.uuid4())
 
     def get_remaining_time_in_millis(self) -> int:
