@@ -83,3 +83,10 @@ def test_a_data_folder_may_have_a_space_in_its_name(folder: Path, verb: str) -> 
     (call,) = make(folder, verb, "DATA=my data")
     assert call[call.index("--data") + 1] == "my data"
     assert verb != "sam-local" or call[call.index("--sam") + 1] == ".venv-sam/bin/python -m samcli"
+
+
+def test_an_argument_may_have_any_character(folder: Path) -> None:
+    name = """x"; echo 'pwned"""
+    (call,) = make(folder, "key", f"NAME={name}", "ROLE=reporter")
+    options = ["--name", name, "--role", "reporter", "--source", "", "--days", ""]
+    assert call[2:] == ["-m", "infra.keys", "--stack", "incident-api", "create", *options]
