@@ -1,7 +1,6 @@
 """The client of DynamoDB: its timeouts, the responses that it rejects, and which failures are transient."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -11,6 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.session import get_session
+from pydantic_core import from_json
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -45,13 +45,7 @@ class Unavailable(Exception):
     """DynamoDB throttled the request, failed, or did not respond. The request can be repeated."""
 
 
-def connect(
-    attempts: int = 3,
-    *,
-    parse: Callable[[bytes], object] = json.loads,
-    endpoint: str | None = None,
-    read_timeout: float = 2,
-) -> "DynamoDBClient":
+def connect(attempts: int = 3, *, endpoint: str | None = None, read_timeout: float = 2) -> "DynamoDBClient":
     """A client of the DynamoDB at this endpoint, by default that of `AWS_ENDPOINT_URL_DYNAMODB` or the region.
 
     An attempt takes at most 1 + 2 seconds. The waits between attempts are at most 1 and 2 seconds, and 5 more each if DynamoDB
@@ -67,34 +61,30 @@ def connect(
         # Types and tests check the parameters. Validation would take 4 % of a warm read's CPU time.
         parameter_validation=False,
     )
-
-    def parse_response(response_dict: "_Response", customized_response_dict: dict[str, object], **_: object) -> None:
-        customized_response_dict.update(_parsed(response_dict, parse))
-
     client = get_session().create_client("dynamodb", endpoint_url=endpoint, config=config)
-    client.meta.events.register("before-parse.dynamodb", parse_response)
+    client.meta.events.register("before-parse.dynamodb", _parse)
     client.meta.events.register("after-call.dynamodb", _reject_broken_response)
     return cast("DynamoDBClient", client)
 
 
-def _parsed(response: "_Response", parse: Callable[[bytes], object]) -> dict[str, object]:
-    """A successful response, parsed; botocore gets an empty object instead. Errors are left to botocore.
+def _parse(response_dict: "_Response", customized_response_dict: dict[str, object], **_: object) -> None:
+    """Parse a successful response. Errors are left to botocore.
 
     botocore would look up each value's type in its model of DynamoDB: 40 % of a warm list's CPU time. For items without binary
     values, the result is the same. A response that is cut short, damaged or not a JSON object is marked as broken: botocore would
     treat it as empty, and a write therefore as successful, and would accept a damaged response to its last attempt.
     """
-    body, headers = response["body"], response["headers"]
+    body, headers = response_dict["body"], response_dict["headers"]
     checksum = str(crc32(body))
     whole = headers.get("x-amz-crc32", checksum) == checksum
-    if whole and response["status_code"] != HTTPStatus.OK:
-        return {}
+    if whole and response_dict["status_code"] != HTTPStatus.OK:
+        return
     try:
-        parsed = parse(body) if whole else None
+        parsed = from_json(body) if whole else None
     except ValueError:
         parsed = None
-    response["body"] = b"{}"
-    return parsed if isinstance(parsed, dict) else {_BROKEN: True}
+    response_dict["body"] = b"{}"
+    customized_response_dict.update(parsed if isinstance(parsed, dict) else {_BROKEN: True})
 
 
 def _reject_broken_response(parsed: dict[str, object], **_: object) -> None:

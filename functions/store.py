@@ -15,7 +15,6 @@ from zlib import crc32
 
 from botocore.exceptions import ClientError
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 import log
 from dynamodb import CONNECTIONS, TRANSIENT_REASONS, Unavailable, connect, translate_errors
@@ -62,7 +61,7 @@ SPARE = 4
 T = TypeVar("T")
 R = TypeVar("R")
 
-client = connect(parse=from_json)  # within the functions' timeout (25 seconds), and the gateway's (30)
+client = connect()  # within the functions' timeout (25 seconds), and the gateway's (30)
 _threads = ThreadPoolExecutor(max_workers=CONNECTIONS)
 _list = TypeAdapter(list[Incident])
 

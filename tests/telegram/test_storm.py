@@ -3,7 +3,6 @@
 from zlib import crc32
 
 import pytest
-from pydantic_core import from_json
 
 import dynamodb
 import store
@@ -62,7 +61,7 @@ def test_a_storm_is_announced_within_three_minutes(
     room: Room, telegram: Telegram, clock: Clock, shards: int, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # moto copies its whole table for each transaction; the local run's database reads only the items concerned.
-    monkeypatch.setattr(store, "client", dynamodb.connect(parse=from_json, endpoint=database, read_timeout=20))
+    monkeypatch.setattr(store, "client", dynamodb.connect(endpoint=database, read_timeout=20))
     clock.now += shards * 86_400  # the database still has what the previous storm left
     storm, began = Storm(clock, shards), clock.now
 
