@@ -115,20 +115,17 @@ def get_with_history(id: str) -> tuple[Incident, list[HistoryEntry]]:
 def from_item(item: "Item") -> tuple[Incident, list[HistoryEntry]]:
     """The incident in an item, and its history. Raises `DamagedItem`, as every function does that reads a single incident."""
     incident = _incident(item)
+    history: list[HistoryEntry] = []
+    values: dict[str, object] = {}
     try:
         entries = item["history"]["L"]
-        return incident, list(_history(entries, incident.version - len(entries) + 1))
+        for version, entry in enumerate(entries, incident.version - len(entries) + 1):
+            # A comment alone is stored without a status: it keeps the previous version's.
+            values = {"version": version, "status": values.get("status"), "by": None, "comment": None} | _plain(entry)
+            history.append(HistoryEntry.model_validate(values))
     except (KeyError, ValidationError) as error:
         raise DamagedItem from error
-
-
-def _history(entries: "Sequence[AttributeValueTypeDef]", first: int) -> Iterator[HistoryEntry]:
-    """The versions, numbered from `first`. A comment alone is stored without a status, and gets the previous version's."""
-    known: dict[str, object] = {"by": None, "comment": None}
-    for version, entry in enumerate(entries, first):
-        values = _plain(entry)
-        yield HistoryEntry.model_validate(known | {"version": version} | values)
-        known["status"] = values.get("status", known.get("status"))
+    return incident, history
 
 
 class Stored(NamedTuple):
