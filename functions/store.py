@@ -149,19 +149,18 @@ def get_items(keys: Iterable[str], attributes: str) -> "Iterator[Item]":
     asked: list[Item] = [{"id": {"S": key}} for key in keys]
     while asked:
         batch, asked = asked[:BATCH], asked[BATCH:]
-        found, rest = _get_batch({"Keys": batch, "ConsistentRead": True, "ProjectionExpression": attributes})
-        yield from found
+        request: KeysAndAttributesTypeDef = {
+            "Keys": batch,
+            "ConsistentRead": True,
+            "ProjectionExpression": attributes,
+        }
+        with translate_errors():
+            response = client.batch_get_item(RequestItems={TABLE: request})
+        yield from response["Responses"][TABLE]
+        rest = response.get("UnprocessedKeys", {}).get(TABLE, {"Keys": []})["Keys"]
         if len(rest) == len(batch):  # throttled; otherwise, the response was full
             raise Unavailable
         asked += rest
-
-
-@translate_errors()
-def _get_batch(request: "KeysAndAttributesTypeDef") -> "tuple[list[Item], list[Item]]":
-    """The items, and the keys that DynamoDB has not processed."""
-    response = client.batch_get_item(RequestItems={TABLE: request})
-    rest = response.get("UnprocessedKeys", {}).get(TABLE)
-    return response["Responses"][TABLE], cast("list[Item]", rest["Keys"] if rest else [])
 
 
 def _read(id: str, attributes: str) -> "Item":
