@@ -277,37 +277,27 @@ def _update(
     }
 
 
+@translate_errors()
 def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> list[bool]:
     """Write the groups in one transaction, without those whose conditions are not met; return whether each was written.
 
     The groups may have 100 writes together, each to a different item.
     """
-    written = [True] * len(groups)
-    while any(written):
-        places = [place for place, wanted in enumerate(written) if wanted]
-        refused = _transact([groups[place] for place in places])
-        if not refused:
+    wanted = set(range(len(groups)))
+    while wanted:
+        writes = [(number, write) for number in sorted(wanted) for write in groups[number]]
+        try:
+            client.transact_write_items(TransactItems=[write for _, write in writes])
             break
-        for number in refused:
-            written[places[number]] = False
-    return written
-
-
-@translate_errors()
-def _transact(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> set[int]:
-    """The groups whose conditions are not met, in which case nothing is written; empty if the transaction succeeded."""
-    owners = [number for number, group in enumerate(groups) for _ in group]
-    try:
-        client.transact_write_items(TransactItems=[write for group in groups for write in group])
-    except client.exceptions.TransactionCanceledException as error:
-        codes = [reason.get("Code", "None") for reason in error.response["CancellationReasons"]]
-        others = {*codes} - {"None", "ConditionalCheckFailed"}
-        if not others:
-            return {owner for owner, code in zip(owners, codes, strict=True) if code == "ConditionalCheckFailed"}
-        if others <= TRANSIENT_REASONS:
-            raise Unavailable from error
-        raise
-    return set()
+        except client.exceptions.TransactionCanceledException as error:
+            codes = [reason.get("Code", "None") for reason in error.response["CancellationReasons"]]
+            others = {*codes} - {"None", "ConditionalCheckFailed"}
+            if others and others <= TRANSIENT_REASONS:
+                raise Unavailable from error
+            if others:
+                raise
+        wanted -= {number for (number, _), code in zip(writes, codes, strict=True) if code != "None"}
+    return [number in wanted for number in range(len(groups))]
 
 
 def _latest_comment(comment: str, by: str | None) -> "AttributeValueTypeDef":
