@@ -392,23 +392,20 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], Ba
     A `DamagedItem` does not stop the others: a retry would meet it again, and never get further.
     All threads are idle when this returns: Lambda would freeze a busy one, and resume it during another request.
     """
-    failed = Event()
+    stopped = Event()
 
-    def attempt(item: T) -> R | None:
-        if failed.is_set():
-            return None
+    def attempt(item: T) -> tuple[R | None, BaseException | None]:
+        if stopped.is_set():
+            return None, None
         try:
-            return work(item)
-        except DamagedItem:
-            raise
-        except BaseException:
-            failed.set()
-            raise
+            return work(item), None
+        except BaseException as error:
+            if not isinstance(error, DamagedItem):
+                stopped.set()
+            return None, error
 
-    tasks = [_threads.submit(attempt, item) for item in items]
-    errors = [task.exception() for task in tasks]
-    results = [task.result() for task, error in zip(tasks, errors, strict=True) if error is None]
-    return [result for result in results if result is not None], next(filter(None, errors), None)
+    done = list(_threads.map(attempt, items))
+    return [result for result, _ in done if result is not None], next((error for _, error in done if error), None)
 
 
 def item(incident: Incident, history: Sequence[HistoryEntry], origin: str = "") -> "Item":
