@@ -185,13 +185,12 @@ class Api(APIGatewayHttpResolver):
     @property
     def caller(self) -> str | None:
         """The name of the request's access key; None if the API asks for none, as in the local run."""
-        caller: str | None = self._authorizer_context.get("caller")
-        return caller
+        return self._authorizer_context.get("caller")
 
     @property
     def source(self) -> Source | None:
         """The only source that the access key may report as, if it is bound to one."""
-        source: str | None = self._authorizer_context.get("source")
+        source = self._authorizer_context.get("source")
         return Source(source) if source else None
 
     @property
@@ -243,13 +242,10 @@ class _Validation(OpenAPIRequestValidationMiddleware):
         if app.current_event.path.endswith("\n"):
             raise NotFoundError
         known = {parameter.alias for parameter in app.context["_route"].dependant.query_params}
-        errors = [
-            {"loc": ("query", name), "msg": "Unknown parameter"}
-            for name in sorted(app.current_event.query_string_parameters)
-            if name not in known
-        ]
+        unknown = sorted(app.current_event.query_string_parameters.keys() - known)
+        errors = [{"loc": ("query", name), "msg": "Unknown parameter"} for name in unknown]
         try:
-            super().handler(app, cast("NextMiddleware", _no_response))
+            super().handler(app, cast("NextMiddleware", lambda _: Response(HTTPStatus.OK)))
         except RequestValidationError as error:
             errors = [*error.errors(), *errors]
         if errors:
@@ -260,10 +256,6 @@ class _Validation(OpenAPIRequestValidationMiddleware):
         body = json_body(cast("APIGatewayProxyEventV2", app.current_event), cast("Api", app).max_body)
         # Powertools would validate only the first element of a list.
         return tuple(body) if isinstance(body, list) else body
-
-
-def _no_response(_: EventHandlerInstance) -> Response[object]:
-    return Response(HTTPStatus.OK)
 
 
 def _routed_path(http: APIGatewayProxyEventV2) -> str:
@@ -279,8 +271,13 @@ def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
         raise UnsupportedMediaType
     if event.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedContentEncoding
+    body = (event.body or "").encode(errors="surrogatepass")
     try:
-        text = _body(event, max_size).removeprefix(codecs.BOM_UTF8).decode()
+        if event.is_base64_encoded:
+            body = base64.b64decode(body, validate=True)
+        if len(body) > max_size:
+            raise BodyTooLarge
+        text = body.removeprefix(codecs.BOM_UTF8).decode()
     except ValueError as error:  # invalid base64 or UTF-8
         raise NotUtf8 from error
     if not text.strip():
@@ -291,15 +288,6 @@ def json_body(event: APIGatewayProxyEventV2, max_size: int) -> JsonValue:
         raise NotJson from error
     # pydantic rejects an object if UTF-8 cannot represent one of its names.
     return {_writable(name): item for name, item in value.items()} if isinstance(value, dict) else value
-
-
-def _body(event: APIGatewayProxyEventV2, max_size: int) -> bytes:
-    body = (event.body or "").encode(errors="surrogatepass")
-    if event.is_base64_encoded:
-        body = base64.b64decode(body, validate=True)
-    if len(body) > max_size:
-        raise BodyTooLarge
-    return body
 
 
 def _not_json(constant: str) -> NoReturn:
