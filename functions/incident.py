@@ -34,7 +34,8 @@ MAX_COMMENTS = 100_000
 MAX_CHANGES = 1_000
 """Changes to one incident. Its item contains its history, and DynamoDB limits an item to 400 KB."""
 
-_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+# The times have exactly three decimals, so that they sort as text.
+_TIME_SCHEMA: "JsonDict" = {"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
 
 EXAMPLE: "JsonDict" = {
     "id": "6a5cb7f0-4c5e-4f0a-9d51-0d2a5b1c7e38",
@@ -179,14 +180,10 @@ class Incident(BaseModel):
     )
     source: Source
     status: Status
-    # The times have exactly three decimals, so that they sort as text.
-    created_at: str = Field(
-        description="RFC 3339 in UTC, with exactly three decimals.",
-        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
-    )
+    created_at: str = Field(description="RFC 3339 in UTC, with exactly three decimals.", json_schema_extra=_TIME_SCHEMA)
     updated_at: str = Field(
         description="The time of the last change, in the same format. Never before `created_at`.",
-        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
+        json_schema_extra=_TIME_SCHEMA,
     )
     version: int = Field(
         description="1 for a new incident, incremented by every change; also the ETag.",
@@ -222,7 +219,7 @@ class HistoryEntry(BaseModel):
     status: Status
     at: str = Field(
         description="RFC 3339 in UTC, with exactly three decimals. Never before the previous version's.",
-        json_schema_extra={"format": "date-time", "pattern": _TIME_PATTERN},
+        json_schema_extra=_TIME_SCHEMA,
     )
     by: str | None = Field(
         description="The name of the access key; null where the API asks for none, as in the local run."
