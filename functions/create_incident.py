@@ -4,7 +4,7 @@ import cold_start  # noqa: F401 (it acts when it is imported)
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
@@ -17,9 +17,6 @@ from incident import EXAMPLE, IdempotencyKeyReused, Incident, NewIncident, Sourc
 
 app = Api()
 handler = app.resolve
-
-if TYPE_CHECKING:
-    from pydantic.config import JsonDict
 
 KEY_PATTERN = r'^(?:"([!-~]{1,255})"|([!#-~][!-~]{0,254}))$'
 
@@ -34,14 +31,15 @@ def _unquoted(value: str) -> str:
 IdempotencyKey = Annotated[str, AfterValidator(_unquoted)]
 
 
-def _describe(schema: "JsonDict") -> None:
-    schema |= {"required": ["description"], "examples": [{name: EXAMPLE[name] for name in ("description", "source")}]}
-
-
 class Report(NewIncident):
     """A report, as a client sends it. `source` may be omitted if the access key is bound to a source."""
 
-    model_config = ConfigDict(json_schema_extra=_describe)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["description"],
+            "examples": [{name: EXAMPLE[name] for name in ("description", "source")}],
+        }
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +75,6 @@ def create_incident(
         ),
     ] = None,
 ) -> Response[Incident]:
-    """Create an incident, or return the one that an earlier request with the same key created."""
     incident = Incident.report(new, id=derived_id("idempotency-key", app.caller or "", key) if key else new_id())
     stored = store.add(incident, app.caller)
     headers = {"Location": app.location(stored)}

@@ -104,7 +104,6 @@ def list_incidents(
         ),
     ] = None,
 ) -> Response[list[Incident]]:
-    """A page of incidents, newest first, with a link to the next page, if any (RFC 8288)."""
     if since and until and since > until:
         raise RequestValidationError([{"loc": ("query", "since"), "msg": "Input should not be after until"}])
     before = min(filter(None, (cursor, until)), default="")
@@ -137,7 +136,6 @@ IfNoneMatch = Annotated[
 
 @app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
 def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[Incident]:
-    """One incident, as of the last acknowledged change."""
     incident = store.get(id, app.own_reporter)
     app.log(incident_id=id)
     return _unless_known(if_none_match, incident, incident.version)
@@ -150,7 +148,6 @@ def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[In
     "The last entry has the incident's current status.",
 )
 def get_history(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[list[HistoryEntry]]:
-    """Every version of an incident, oldest first."""
     _, entries = store.get_with_history(id)
     if app.own_reporter not in (None, entries[0].by):
         raise IncidentNotFound

@@ -52,7 +52,6 @@ def update_incident(
         ),
     ] = None,
 ) -> Response[Incident]:
-    """Change an incident."""
     incident, before = store.change(id, change, app.caller, version)
     if before:
         app.count_change(before, incident)
