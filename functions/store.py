@@ -149,11 +149,7 @@ def get_items(keys: Iterable[str], attributes: str) -> "Iterator[Item]":
     asked: list[Item] = [{"id": {"S": key}} for key in keys]
     while asked:
         batch, asked = asked[:BATCH], asked[BATCH:]
-        request: KeysAndAttributesTypeDef = {
-            "Keys": batch,
-            "ConsistentRead": True,
-            "ProjectionExpression": attributes,
-        }
+        request: KeysAndAttributesTypeDef = {"Keys": batch, "ConsistentRead": True, "ProjectionExpression": attributes}
         with translate_errors():
             response = client.batch_get_item(RequestItems={TABLE: request})
         yield from response["Responses"][TABLE]
