@@ -8,6 +8,7 @@ https://core.telegram.org/bots/api#making-requests
 import json
 import logging
 import os
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import urllib3
@@ -79,35 +80,28 @@ class Refused(Exception):
     """Telegram refuses the call, and would refuse it again. The text is Telegram's description."""
 
 
-class _Token:
-    value = ""
-
-
 def call(method: Method) -> int:
     """Make a call; return the number of the message that it sent or edited, 0 if there is none. Raises this module's errors.
 
     An edit that changes nothing is a success: it may repeat one whose answer was lost.
     """
-    if not _Token.value:
-        _Token.value = _read_token()
-    name = method["method"]
-    body = json.dumps({key: value for key, value in method.items() if key != "method"})
+    name = str(method["method"])
+    url = f"{API_URL}/bot{_token()}/{name}"
+    fields = {key: value for key, value in method.items() if key != "method"}
     try:
-        response = _http.request(
-            "POST", f"{API_URL}/bot{_Token.value}/{name}", body=body, headers={"Content-Type": "application/json"}
-        )
+        response = _http.request("POST", url, json=fields)
         answer = json.loads(response.data)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise TryLater(f"{name}: {type(error).__name__}") from None
     if response.status in (401, 404):  # 404 if it does not look like a token
-        _Token.value = ""
+        _token.cache_clear()
         raise TryLater(f"{name}: the token is refused")
     if not isinstance(answer, dict) or response.status >= 500 or "ok" not in answer:
         raise TryLater(f"{name}: status {response.status}")
     if answer["ok"] is True:
         result = answer.get("result")
         return int(result.get("message_id", 0)) if isinstance(result, dict) else 0
-    return _refused(str(name), response.status, answer)
+    return _refused(name, response.status, answer)
 
 
 def _refused(name: str, status: int, answer: dict[str, object]) -> int:
@@ -127,7 +121,8 @@ def _refused(name: str, status: int, answer: dict[str, object]) -> int:
     raise Refused(description)
 
 
-def _read_token() -> str:
+@cache
+def _token() -> str:
     config = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 3})
     ssm = cast("SSMClient", get_session().create_client("ssm", config=config))
     parameter = ssm.get_parameter(Name=TOKEN_PARAMETER, WithDecryption=True)["Parameter"]
