@@ -205,8 +205,9 @@ def content(text: str, keyboard: Keyboard | None = None) -> dict[str, object]:
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
     """The description, the status and who set it, the id, and as much of the latest history as fits."""
-    set_by = _by(next(entry for entry in reversed(history) if _sets_status(entry, history)))
-    tail = f"\n\n{words.status}: {words.of(incident.status)}{set_by}\n{incident.id}"
+    latest_status = next(entry for entry in reversed(history) if _sets_status(entry, history))
+    status = ", ".join(filter(None, (words.of(incident.status), _name(latest_status))))
+    tail = f"\n\n{words.status}: {status}\n{incident.id}"
     if len(history) > 1:
         tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
     return _clip(incident.description, MAX_TEXT - _length(tail)) + tail
@@ -332,11 +333,6 @@ def _one_line(incident: Incident) -> str:
 def _hex(incident: Incident) -> str:
     # A command may contain only letters, digits and underscores.
     return incident.id.replace("-", "")
-
-
-def _by(entry: HistoryEntry) -> str:
-    name = _name(entry)
-    return f", {name}" if name else ""
 
 
 def _name(entry: HistoryEntry) -> str:
