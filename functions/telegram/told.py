@@ -86,10 +86,11 @@ class Digest(NamedTuple):
 
 
 def told(chat: str, ids: Iterable[str]) -> dict[str, Told]:
-    """What the chat was told about these incidents, by id. Those that it was not told about are missing."""
+    """What the chat was told about each of these incidents, by id."""
     keys = {_key(chat, each): each for each in ids}
-    attributes = ", ".join(("id", *Told._fields))
-    return {keys[item["id"]["S"]]: Told(**_numbers(item, Told._fields)) for item in store.get_items(keys, attributes)}
+    items = store.get_items(keys, ", ".join(("id", *Told._fields)))
+    known = {keys[item["id"]["S"]]: Told(**_numbers(item, Told._fields)) for item in items}
+    return dict.fromkeys(keys.values(), Told()) | known
 
 
 def remember(chat: str, id: str, message: int, version: int) -> None:
@@ -119,7 +120,7 @@ def claim_call(chat: str, now: float, limit: int = MAX_CALLS) -> float:
         if until and max(until) > now:
             return _wait(max(until) - now)
         condition = "calls = :known" if known else "attribute_not_exists(calls)"
-        if _set(_key(chat), condition, known={":known": known} if known else {}, calls=[*recent, now]) is None:
+        if _set(_key(chat), condition, {":known": known} if known else {}, calls=[*recent, now]) is None:
             return 0
 
 
@@ -160,7 +161,7 @@ def _events(chat: str) -> list[str]:
 def open_digest(chat: str, now: float) -> int:
     """The number of the digest that takes the chat's new incidents. A new one is opened if necessary."""
     due = "attribute_not_exists(digest) OR digest < :closed"
-    known = _set(_key(chat), due, known={":closed": _stored(now - DIGEST_OPEN)}, digest=int(now))
+    known = _set(_key(chat), due, _values(closed=now - DIGEST_OPEN), digest=int(now))
     return int(known["digest"]["N"]) if known else int(now)
 
 
@@ -177,7 +178,7 @@ def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
         some = incidents[start : start + _MEMBERS]
         for _ in range(_ATTEMPTS):
             known = told(chat, (incident.id for incident in some))
-            due = [each for each in some if known.get(each.id, Told()).counted < each.version]
+            due = [each for each in some if known[each.id].counted < each.version]
             if not due or _count(chat, number, due, known):
                 break
             time.sleep(random.random() / 5)  # noqa: S311 (keeps functions from retrying at the same time)
@@ -189,15 +190,8 @@ def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
 def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[str, Told]) -> bool:
     """Count all of them; or none, and return False, if another function is counting in the digest or has counted one of them."""
     room = max(0, NAMED - len(digest(chat, number).first))
-    new = [each.id for each in incidents if not known.get(each.id, Told()).counted]
-    active = sum((each.status in ACTIVE) - known.get(each.id, Told()).active for each in incidents)
-    values: Item = {
-        ":total": {"N": str(len(new))},
-        ":active": {"N": str(active)},
-        ":one": {"N": "1"},
-        ":none": {"L": []},
-        ":first": {"L": [{"S": each} for each in new[:room]]},
-    }
+    new = [each.id for each in incidents if not known[each.id].counted]
+    active = sum((each.status in ACTIVE) - known[each.id].active for each in incidents)
     actions: list[TransactWriteItemTypeDef] = [
         {
             "Update": {
@@ -207,24 +201,19 @@ def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[st
                 "UpdateExpression": "SET #first = list_append(if_not_exists(#first, :none), :first) "
                 "ADD #total :total, active :active, changes :one",
                 "ExpressionAttributeNames": {"#first": "first", "#total": "total"},
-                "ExpressionAttributeValues": values,
+                "ExpressionAttributeValues": _values(total=len(new), active=active, one=1, none=[], first=new[:room]),
             }
         }
     ]
     for incident in incidents:
-        before = known.get(incident.id, Told()).counted
-        counted: Item = {
-            ":digest": {"N": str(number)},
-            ":version": {"N": str(incident.version)},
-            ":active": {"N": str(int(incident.status in ACTIVE))},
-        }
+        values = _values(digest=number, version=incident.version, active=int(incident.status in ACTIVE))
         update: TransactWriteItemTypeDef = {
             "Update": {
                 "TableName": store.TABLE,
                 "Key": {"id": {"S": _key(chat, incident.id)}},
                 "UpdateExpression": "SET digest = :digest, counted = :version, active = :active",
-                "ConditionExpression": "counted = :before" if before else "attribute_not_exists(counted)",
-                "ExpressionAttributeValues": counted | ({":before": {"N": str(before)}} if before else {}),
+                "ConditionExpression": "attribute_not_exists(counted) OR counted = :before",
+                "ExpressionAttributeValues": values | _values(before=known[incident.id].counted),
             }
         }
         actions.append(update)
@@ -241,8 +230,8 @@ def claim_digest(chat: str, number: int, now: float, known: float = 0) -> float:
     Return 0, or the seconds to wait before the next attempt.
     """
     condition = "next_edit = :known" if known else "attribute_not_exists(next_edit) OR next_edit <= :known"
-    time_known = {":known": _stored(known + DIGEST_LEASE if known else now)}
-    claimed = _set(_digest_key(chat, number, "shown"), condition, known=time_known, next_edit=now + DIGEST_LEASE)
+    time_known = _values(known=known + DIGEST_LEASE if known else now)
+    claimed = _set(_digest_key(chat, number, "shown"), condition, time_known, next_edit=now + DIGEST_LEASE)
     return _wait(float(claimed["next_edit"]["N"]) - now) if claimed else 0
 
 
@@ -271,14 +260,13 @@ def _read(key: str) -> "Item":
 
 
 @translate_errors()
-def _set(key: str, condition: str = "", *, known: "Item | None" = None, **attributes: Value) -> "Item | None":
+def _set(key: str, condition: str = "", known: "Item | None" = None, /, **attributes: Value) -> "Item | None":
     """Set attributes of an item; return None, or the item if it does not meet the condition, which may name `known` values."""
-    values = {f":{name}": _stored(value) for name, value in attributes.items()} | (known or {})
     request: UpdateItemInputTypeDef = {
         "TableName": store.TABLE,
         "Key": {"id": {"S": key}},
         "UpdateExpression": f"SET {', '.join(f'{name} = :{name}' for name in attributes)}",
-        "ExpressionAttributeValues": values,
+        "ExpressionAttributeValues": _values(**attributes) | (known or {}),
     }
     if condition:
         request |= {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
@@ -287,6 +275,11 @@ def _set(key: str, condition: str = "", *, known: "Item | None" = None, **attrib
     except store.client.exceptions.ConditionalCheckFailedException as error:
         return store.existing_item(error)
     return None
+
+
+def _values(**values: Value) -> "Item":
+    """The values that an expression names."""
+    return {f":{name}": _stored(value) for name, value in values.items()}
 
 
 def _stored(value: Value) -> "AttributeValueTypeDef":
