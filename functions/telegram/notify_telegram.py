@@ -23,7 +23,6 @@ import store
 from incident import ACTIVE, DamagedItem, Incident, IncidentNotFound
 from telegram import bot, messages, told
 from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Method, Refused, TryLater
-from telegram.told import Told
 from telegram.update import Place
 
 if TYPE_CHECKING:
@@ -42,22 +41,11 @@ PAGE = 1000
 """Incidents that the reminder reads per page."""
 
 
-class _Alarm(TypedDict):
-    Message: str
-
-
-class _Image(TypedDict):
-    Keys: dict[str, dict[str, str]]
-
-
 class _Record(TypedDict, total=False):
-    Sns: _Alarm
-    dynamodb: _Image
+    """A record of the stream, or of the alarms' topic."""
 
-
-class _Event(TypedDict, total=False):
-    Records: list[_Record]
-    """Records of the stream or of the alarms' topic; absent for the reminder."""
+    dynamodb: dict[str, dict[str, dict[str, str]]]
+    Sns: dict[str, str]
 
 
 class Invocation:
@@ -97,8 +85,8 @@ class Invocation:
         time.sleep(seconds)
 
 
-def handler(event: "_Event", context: "LambdaContext") -> None:
-    """Handle records of the stream, an alarm, or the schedule. Raises `TryLater` or `Unavailable` so that Lambda retries it."""
+def handler(event: dict[str, list[_Record]], context: "LambdaContext") -> None:
+    """Handle records of the stream, an alarm, or the schedule, which has no records. Raises `TryLater` or `Unavailable` so that Lambda retries it."""
     invocation = Invocation(context)
     try:
         records = event.get("Records")
@@ -215,7 +203,7 @@ def _tell(changed: list[Changed], to: Destination) -> None:
     digests: dict[int, list[Incident]] = {}
     for each in changed:
         incident = each.incident
-        before = known.get(incident.id, Told())
+        before = known[incident.id]
         if before.digest:
             digests.setdefault(before.digest, []).append(incident)
         if before.message and before.shown < incident.version:
@@ -303,15 +291,12 @@ def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> No
 def _remind(to: Destination) -> None:
     """Remind the chat of what is open or in progress, and name what was never announced."""
     active: list[Incident] = []
-    page = store.newest(ACTIVE, PAGE)
-    while page:
+    while page := store.newest(ACTIVE, PAGE, active[-1].position if active else ""):
         active += page
-        page = store.newest(ACTIVE, PAGE, page[-1].position)
-    if not active:
-        return
-    active.reverse()
-    untold = [each for each in _never_told(active) if not to.has_reported(each)]
-    _send_once(messages.reminder_text(WORDS, active, [each.incident for each in untold]), to)
+    if active:
+        active.reverse()
+        untold = [each.incident for each in _never_told(active) if not to.has_reported(each)]
+        _send_once(messages.reminder_text(WORDS, active, untold), to)
 
 
 def _never_told(active: list[Incident]) -> list[Changed]:
