@@ -43,7 +43,6 @@ from telegram.update import (
     RepliedTo,
     Report,
     Update,
-    User,
     button_in,
     command_in,
     report_in,
@@ -61,6 +60,9 @@ CHATS = {each.partition("/")[0]: each for each in reversed(os.environ["TELEGRAM_
 # A deployment may update the code before the environment.
 NOTIFIES = bool(os.environ.get("TELEGRAM_TOKEN_PARAMETER"))
 """Whether notify_telegram updates the messages that it knows."""
+
+FAILURES = (DamagedItem, IncidentNotFound, TooManyChanges, TooManyComments)
+"""The errors that the user is told about."""
 
 Method = dict[str, object]
 """The fields of a call of the Bot API, and the method's name as `method`."""
@@ -80,17 +82,20 @@ def receive_telegram(
         known = Update.model_validate(update)
     except ValidationError:
         known = Update()
+    message, query = known.message, known.callback_query
     method = None
-    if known.message and _is_served(known.message.chat):
+    if message and _is_served(message.chat):
+        words = messages.words(message.sender.language_code)
         try:
-            method = _answer_message(known.message)
-        except DamagedItem:
-            method = _send(known.message, _damaged(known.message.sender))
-    elif known.callback_query and _is_served(known.callback_query.message.chat):
+            method = _answer_message(message, words)
+        except FAILURES as error:
+            method = _send(message, _failure(error, words))
+    elif query and _is_served(query.message.chat):
+        words = messages.words(query.sender.language_code)
         try:
-            method = _answer_button(known.callback_query)
-        except DamagedItem:
-            method = _alert(known.callback_query, _damaged(known.callback_query.sender))
+            method = _answer_button(query, words)
+        except FAILURES as error:
+            method = _alert(query, _failure(error, words))
     if method is None:
         app.count("UpdatesIgnored")
     return Response(HTTPStatus.OK, "application/json", method or {})
@@ -104,29 +109,30 @@ def _is_served(chat: Chat) -> bool:
     return False
 
 
-def _damaged(sender: User) -> str:
-    """Count a damaged incident; return the answer about it."""
-    app.count("DamagedItems")
-    return messages.words(sender.language_code).damaged
+def _failure(error: Exception, words: Words) -> str:
+    """Count a failure; return the text about it."""
+    if isinstance(error, IncidentNotFound):
+        return words.not_found
+    if isinstance(error, DamagedItem):
+        app.count("DamagedItems")
+        return words.damaged
+    app.count("Conflicts")
+    return words.too_much
 
 
-def _answer_message(message: Message) -> Method | None:
+def _answer_message(message: Message, words: Words) -> Method | None:
     """The response to a command or a comment; None for any other message."""
-    words = messages.words(message.sender.language_code)
     command = command_in(message.content)
     if not command:
         replied = message.reply_to_message
         commented = message.commented_id
         return _comment(message, words, commented, replied) if replied and commented else None
-    try:
-        if command.lists:
-            return _list(message, words, before=command.id)
-        # The command alone, as a reply to the bot's message about an incident, asks for that incident.
-        shown = command.id or ("" if command.text or message.quote else message.commented_id)
-        if shown:
-            return _send_incident(message, words, shown)
-    except IncidentNotFound:
-        return _send(message, words.not_found)
+    if command.lists:
+        return _list(message, words, before=command.id)
+    # The command alone, as a reply to the bot's message about an incident, asks for that incident.
+    shown = command.id or ("" if command.text or message.quote else message.commented_id)
+    if shown:
+        return _send_incident(message, words, shown)
     report = report_in(message, command)
     return _record(message, words, report) if report else _send(message, words.usage)
 
@@ -162,22 +168,16 @@ def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Met
         change = Change(comment=message.content)
     except ValidationError:
         return _send(message, words.not_a_comment)
-    try:
-        _, history = store.get_with_history(id)
-        # Telegram repeats a message if it gets no response, and the incident may have changed since.
-        repeated = any(
-            (entry.comment, entry.by) == (change.comment, by)
-            and datetime.fromisoformat(entry.at).timestamp() >= message.date
-            for entry in history
-        )
-        if not repeated:
-            _adopt(message.chat, id, replied.message_id, 0)
-            store.change(id, change, by)
-    except IncidentNotFound:
-        return _send(message, words.not_found)
-    except (TooManyChanges, TooManyComments):
-        app.count("Conflicts")
-        return _send(message, words.too_much)
+    _, history = store.get_with_history(id)
+    # Telegram repeats a message if it gets no response, and the incident may have changed since.
+    repeated = any(
+        (entry.comment, entry.by) == (change.comment, by)
+        and datetime.fromisoformat(entry.at).timestamp() >= message.date
+        for entry in history
+    )
+    if not repeated:
+        _adopt(message.chat, id, replied.message_id, 0)
+        store.change(id, change, by)
     app.log(incident_id=id)
     return {
         "method": "setMessageReaction",
@@ -187,26 +187,15 @@ def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Met
     }
 
 
-def _answer_button(query: CallbackQuery) -> Method:
-    words = messages.words(query.sender.language_code)
+def _answer_button(query: CallbackQuery, words: Words) -> Method:
     button = button_in(query.data)
     if not button:
         return _alert(query, words.unknown_button)
     kept = _adopt(query.message.chat, button.id, query.message.message_id, button.version)
-    try:
-        if button.status:
-            return _set_status(query, words, button.status, button.id, button.version, kept=kept)
-        return _refresh(query, words, button.id, button.version)
-    except IncidentNotFound:
-        return _alert(query, words.not_found)
-    except TooManyChanges:
-        app.count("Conflicts")
-        return _alert(query, words.too_much)
-
-
-def _refresh(query: CallbackQuery, words: Words, id: str, version: int) -> Method:
-    incident, history = store.get_with_history(id)
-    if incident.version == version:
+    if button.status:
+        return _set_status(query, words, button.status, button.id, button.version, kept=kept)
+    incident, history = store.get_with_history(button.id)
+    if incident.version == button.version:
         return _alert(query, words.up_to_date)  # Telegram refuses an edit that changes nothing
     return _edit(query, words, incident, history)
 
