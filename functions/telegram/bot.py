@@ -16,6 +16,8 @@ from botocore.config import Config
 from botocore.httpsession import where
 from botocore.session import get_session
 
+from telegram.messages import Method
+
 if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
 
@@ -38,9 +40,6 @@ _NO_ACCESS = (
     "TOPIC_CLOSED",
     "TOPIC_DELETED",
 )
-
-Method = dict[str, object]
-"""The fields of a call of the Bot API, and the method's name as `method`."""
 
 # Regardless of the root logger's level: urllib3 logs URLs, even in warnings, and botocore logs SSM's responses at DEBUG.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)

@@ -46,6 +46,9 @@ REFRESH = "refresh"
 ACKNOWLEDGED = "👍"
 """The reaction to a comment. Every chat allows it by default."""
 
+Method = dict[str, object]
+"""The fields of a call of the Bot API, and the method's name as `method`."""
+
 Keyboard = dict[str, list[list[dict[str, str]]]]
 
 
@@ -91,10 +94,6 @@ class Words(NamedTuple):
     days: str
     commands: dict[str, str]
     """Descriptions for the menu of commands."""
-
-    def of(self, status: Status) -> str:
-        """The words for a status; its name if there are none."""
-        return self.statuses.get(status, status)
 
 
 ENGLISH = Words(
@@ -197,16 +196,16 @@ def words(language_code: str) -> Words:
     return RUSSIAN if language_code.partition("-")[0] == "ru" else ENGLISH
 
 
-def content(text: str, keyboard: Keyboard | None = None) -> dict[str, object]:
+def content(text: str, keyboard: Keyboard | None = None) -> Method:
     """What a message shows, as fields of sendMessage and editMessageText."""
-    shown: dict[str, object] = {"text": text, "link_preview_options": {"is_disabled": True}}
+    shown: Method = {"text": text, "link_preview_options": {"is_disabled": True}}
     return shown | ({"reply_markup": keyboard} if keyboard else {})
 
 
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
     """The description, the status and who set it, the id, and as much of the latest history as fits."""
     latest_status = next(entry for entry in reversed(history) if _sets_status(entry, history))
-    status = ", ".join(filter(None, (words.of(incident.status), _name(latest_status))))
+    status = ", ".join(filter(None, (words.statuses[incident.status], _name(latest_status))))
     tail = f"\n\n{words.status}: {status}\n{incident.id}"
     if len(history) > 1:
         tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
@@ -225,7 +224,7 @@ def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
 
 def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -> str:
     """An entry's status (if it changed), author and comment."""
-    status = words.of(entry.status) if _sets_status(entry, history) else ""
+    status = words.statuses[entry.status] if _sets_status(entry, history) else ""
     what = ", ".join(filter(None, (status, _name(entry))))
     if not entry.comment:
         return what
@@ -241,7 +240,7 @@ def _sets_status(entry: HistoryEntry, history: Sequence[HistoryEntry]) -> bool:
 def keyboard(words: Words, incident: Incident) -> Keyboard:
     """A button for each other status, and one to refresh the message. Their data include the version that the message shows."""
     statuses = [
-        {"text": words.actions.get(status, status), "callback_data": f"{status}:{incident.id}:{incident.version}"}
+        {"text": words.actions[status], "callback_data": f"{status}:{incident.id}:{incident.version}"}
         for status in Status
         if status != incident.status
     ]
@@ -252,7 +251,7 @@ def keyboard(words: Words, incident: Incident) -> Keyboard:
 def conflict_alert(words: Words, latest: HistoryEntry) -> str:
     """The incident's current status, and who made the last change."""
     name = _clip(_name(latest), _MAX_NAME) or words.someone
-    return words.somebody_else.format(words.of(latest.status), name)
+    return words.somebody_else.format(words.statuses[latest.status], name)
 
 
 def list_text(words: Words, incidents: Sequence[Incident]) -> str:
@@ -275,16 +274,15 @@ def list_text(words: Words, incidents: Sequence[Incident]) -> str:
 
 
 def _item(words: Words, incident: Incident) -> str:
-    status = words.of(incident.status)
-    excerpt = _clip(_one_line(incident), _MAX_EXCERPT)
-    return f"\n\n{age(words, incident.created_at)}, {status}: {excerpt}\n/incident_{_hex(incident)}"
+    when, status = age(words, incident.created_at), words.statuses[incident.status]
+    return f"\n\n{when}, {status}: {_excerpt(incident, _MAX_EXCERPT)}\n/incident_{_hex(incident)}"
 
 
 def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]) -> str:
     """The number of incidents, a line for each of the `named` ones, and the command that lists them all."""
     text = words.digest.format(total, active) + "\n"
     for incident in named:
-        text += f"\n{words.of(incident.status)}: {_clip(_one_line(incident), _MAX_NAMED)} /incident_{_hex(incident)}"
+        text += f"\n{words.statuses[incident.status]}: {_excerpt(incident, _MAX_NAMED)} /incident_{_hex(incident)}"
     return f"{text}\n\n{words.all.format('/incidents')}"
 
 
@@ -326,8 +324,8 @@ def age(words: Words, time: str, now: datetime | None = None) -> str:
     return words.now
 
 
-def _one_line(incident: Incident) -> str:
-    return " ".join(incident.description.split())
+def _excerpt(incident: Incident, length: int) -> str:
+    return _clip(" ".join(incident.description.split()), length)
 
 
 def _hex(incident: Incident) -> str:

@@ -22,7 +22,8 @@ import log
 import store
 from incident import ACTIVE, DamagedItem, Incident, IncidentNotFound
 from telegram import bot, messages, told
-from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Method, Refused, TryLater
+from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Refused, TryLater
+from telegram.messages import Method
 from telegram.update import Place
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ class Destination:
             return self.send(text, keyboard)
         return message
 
-    def claim(self, limit: int = told.MAX_CALLS) -> None:
+    def claim(self) -> None:
         """Wait until another call is allowed, and claim it."""
-        while wait := told.claim_call(self.chat, time.time(), limit):
+        while wait := told.claim_call(self.chat, time.time()):
             self.invocation.wait(wait)
 
     def log_unreachable(self, error: Exception) -> None:

@@ -35,7 +35,7 @@ from incident import (
     VersionConflict,
 )
 from telegram import messages, told
-from telegram.messages import Words
+from telegram.messages import Method, Words
 from telegram.update import (
     CallbackQuery,
     Chat,
@@ -63,9 +63,6 @@ NOTIFIES = bool(os.environ.get("TELEGRAM_TOKEN_PARAMETER"))
 
 FAILURES = (DamagedItem, IncidentNotFound, TooManyChanges, TooManyComments)
 """The errors that the user is told about."""
-
-Method = dict[str, object]
-"""The fields of a call of the Bot API, and the method's name as `method`."""
 
 
 @app.post(
