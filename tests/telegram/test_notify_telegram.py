@@ -267,26 +267,21 @@ def test_an_unreachable_chat_delays_no_other(
 def test_what_cannot_be_sent_is_skipped(
     api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damaged, too_long, good = new_id(), create(api), create(api, "good")
+    damaged, without_history, too_long, good = new_id(), create(api), create(api), create(api, "good")
     dynamodb.put_item(TableName=store.TABLE, Item={"id": {"S": damaged}, "position": {"S": "x"}, "incident": {"M": {}}})
+    overwrite(dynamodb, without_history, "history", {"L": [{"M": {"status": {"S": "paused"}}}]})
     telegram.faults = [refused(400, "Bad Request: message is too long")]
     capsys.readouterr()
-    tell(damaged, too_long, good)
+    tell(damaged, without_history, too_long, good)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     skipped = {line["incident_id"]: line["skipped"] for line in lines if "skipped" in line}
-    assert skipped == {damaged: "no incident", too_long: "Bad Request: message is too long"}
-    assert lines[-1]["NotificationsSkipped"] == 2
+    assert skipped == {
+        damaged: "no incident",
+        without_history: "damaged history",
+        too_long: "Bad Request: message is too long",
+    }
+    assert lines[-1]["NotificationsSkipped"] == 3
     assert [text.partition("\n")[0] for text in telegram.shown()] == ["good"]
-
-
-def test_a_damaged_history_delays_no_other_incident(
-    api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ids = [create(api), create(api, "good")]
-    overwrite(dynamodb, ids[0], "history", {"L": [{"M": {"status": {"S": "paused"}}}]})
-    tell(*ids)
-    assert [text.partition("\n")[0] for text in telegram.shown()] == ["good"]
-    assert '"skipped": "damaged history"' in capsys.readouterr().out
 
 
 def test_a_deleted_incident_is_skipped(api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient) -> None:
@@ -330,21 +325,17 @@ def test_a_refused_token_is_read_again(api: httpx.Client, telegram: Telegram) ->
 # ---- many at once
 
 
-def test_more_than_eight_new_incidents_make_a_digest(api: httpx.Client, telegram: Telegram) -> None:
-    tell(*(create(api) for _ in range(8)))
-    assert len(telegram.shown()) == 8
-    tell(*(create(api) for _ in range(9)))
-    assert len(telegram.shown()) == 9
-    assert telegram.shown()[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
-
-
-def test_each_chat_has_its_own_digest(api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = [create(api) for _ in range(9)]
+def test_more_than_eight_new_incidents_make_a_digest_per_chat(
+    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eight, nine = [create(api) for _ in range(8)], [create(api) for _ in range(9)]
     for chat in (CHAT, OTHER):
         monkeypatch.setattr(notify_telegram, "CHATS", [str(chat)])
-        tell(*ids)
-        (text,) = telegram.shown(chat)
-        assert text.startswith("New incidents: 9, of which 9 are open")
+        tell(*eight)
+        assert len(telegram.shown(chat)) == 8
+        tell(*nine)
+        assert len(telegram.shown(chat)) == 9
+        assert telegram.shown(chat)[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
 
 
 def test_a_busy_chat_gets_a_digest_earlier(api: httpx.Client, telegram: Telegram) -> None:
