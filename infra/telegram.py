@@ -50,13 +50,10 @@ curl --fail-with-body "https://api.telegram.org/bot$TOKEN/setWebhook" \\
 def store_token(token: str, api_url: str, name: str) -> str:
     """Store the token in SSM under this name, if Telegram knows it; return the bot's user name. Raises `CommandError`."""
     try:
-        response = urllib3.request("POST", f"{api_url}/bot{token}/getMe", retries=False, timeout=10)
-        answer = response.json()
+        answer = urllib3.request("POST", f"{api_url}/bot{token}/getMe", retries=False, timeout=10).json()
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        name = type(error).__name__
-        raise CommandError(
-            f"Telegram could not be reached, or gave no valid answer ({name}). Nothing was stored."
-        ) from None
+        reason = f"Telegram could not be reached, or gave no valid answer ({type(error).__name__})"
+        raise CommandError(f"{reason}. Nothing was stored.") from None
     if not answer.get("ok"):
         raise CommandError(f"Telegram does not know this token ({answer.get('description')}). Nothing was stored.")
     connect().client("ssm", config=CONFIG).put_parameter(Name=name, Value=token, Type="SecureString", Overwrite=True)
