@@ -83,7 +83,7 @@ class Words(NamedTuple):
     """Takes the number of incidents, and how many of them are open or in progress."""
     reminder: str
     """Takes the number of incidents that are open or in progress."""
-    untold: str
+    unannounced: str
     """Takes the number of incidents that were never announced."""
     oldest: str
     all: str
@@ -130,7 +130,7 @@ ENGLISH = Words(
     older="Older: {}",
     digest="New incidents: {}, of which {} are open or in progress.",
     reminder="Incidents open or in progress: {}.",
-    untold="Of these, never announced in a chat: {}.",
+    unannounced="Of these, never announced in a chat: {}.",
     oldest="Oldest first:",
     all="All that are open or in progress: {}",
     now="just now",
@@ -177,7 +177,7 @@ RUSSIAN = Words(
     older="Более ранние: {}",
     digest="Новых инцидентов: {}, из них открытых и в работе: {}.",
     reminder="Инцидентов, открытых и в работе: {}.",
-    untold="Из них не объявлялись в чатах: {}.",
+    unannounced="Из них не объявлялись в чатах: {}.",
     oldest="Сначала самые давние:",
     all="Все открытые и в работе: {}",
     now="только что",
@@ -286,11 +286,11 @@ def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]
     return f"{text}\n\n{words.all.format('/incidents')}"
 
 
-def reminder_text(words: Words, active: Sequence[Incident], untold: Sequence[Incident]) -> str:
+def reminder_text(words: Words, active: Sequence[Incident], unannounced: Sequence[Incident]) -> str:
     """The number of `active` incidents, and as many of them as fit: first those that were never announced."""
     text = words.reminder.format(len(active))
     rest = f"\n\n{words.all.format('/incidents')}"
-    sections = [(words.untold.format(len(untold)), untold)] if untold else []
+    sections = [(words.unannounced.format(len(unannounced)), unannounced)] if unannounced else []
     for heading, incidents in [*sections, (words.oldest, active)]:
         section = f"\n\n{heading}"
         for incident in incidents:

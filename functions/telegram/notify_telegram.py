@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import log
 import store
 from incident import ACTIVE, DamagedItem, Incident, IncidentNotFound
-from telegram import bot, messages, told
+from telegram import bot, deliveries, messages
 from telegram.bot import ChatMoved, ChatUnreachable, MessageGone, Refused, TryLater
 from telegram.messages import Method
 from telegram.update import Place
@@ -92,24 +92,24 @@ def handler(event: dict[str, list[_Record]], context: "LambdaContext") -> None:
     try:
         records = event.get("Records")
         if records is None:
-            _tell_chats(invocation, _remind)
+            _for_each_chat(invocation, _remind)
         elif "Sns" in records[0]:
             text = messages.alarm_text(records[0]["Sns"]["Message"])  # SNS sends one at a time
-            _tell_chats(invocation, partial(_send_once, text))
+            _for_each_chat(invocation, partial(_send_once, text))
         else:
             changed = _read([record["dynamodb"]["Keys"]["id"]["S"] for record in records], invocation)
-            _tell_chats(invocation, partial(_tell, changed))
+            _for_each_chat(invocation, partial(_notify, changed))
     finally:
         invocation.finish()
 
 
-def _tell_chats(invocation: Invocation, tell: Callable[["Destination"], None]) -> None:
-    """Tell every chat in its own thread, so that none waits for another; then raise the first error."""
+def _for_each_chat(invocation: Invocation, notify: Callable[["Destination"], None]) -> None:
+    """Notify every chat in its own thread, so that none waits for another; then raise the first error."""
     # Both ids of a group that has become a supergroup may be listed. The one that moved knows both.
     listed = sorted((Destination(chat, invocation) for chat in CHATS), key=lambda each: each.has_moved)
     destinations = {each.chat: each for each in listed}.values()
     with ThreadPoolExecutor(len(destinations)) as threads:
-        tasks = [threads.submit(tell, destination) for destination in destinations]
+        tasks = [threads.submit(notify, destination) for destination in destinations]
     for task in tasks:
         task.result()
 
@@ -141,7 +141,7 @@ class Destination:
     def __init__(self, chat: str, invocation: Invocation) -> None:
         self.invocation = invocation
         self._configured = chat
-        self.chat = told.present_name(chat)
+        self.chat = deliveries.current_name(chat)
 
     @property
     def id(self) -> int:
@@ -177,7 +177,7 @@ class Destination:
 
     def claim(self) -> None:
         """Wait until another call is allowed, and claim it."""
-        while wait := told.claim_call(self.chat, time.time()):
+        while wait := deliveries.claim_call(self.chat, time.time()):
             self.invocation.wait(wait)
 
     def log_unreachable(self, error: Exception) -> None:
@@ -188,17 +188,17 @@ class Destination:
             self.invocation.count("TelegramCalls")
             return bot.call(method | {"chat_id": self.id})
         except ChatMoved as moved:
-            told.remember_move(self._configured, moved.chat_id)
+            deliveries.remember_move(self._configured, moved.chat_id)
             raise TryLater("the group has become a supergroup") from moved
         except TryLater as error:
             if error.seconds:
-                told.keep_quiet(self.chat, time.time() + error.seconds)
+                deliveries.pause(self.chat, time.time() + error.seconds)
             raise
 
 
-def _tell(changed: list[Changed], to: Destination) -> None:
+def _notify(changed: list[Changed], to: Destination) -> None:
     """Bring the chat's messages about these incidents up to date."""
-    known = told.told(to.chat, (each.incident.id for each in changed))
+    known = deliveries.read(to.chat, (each.incident.id for each in changed))
     new: list[Changed] = []
     edited: list[tuple[Changed, int]] = []
     digests: dict[int, list[Incident]] = {}
@@ -210,15 +210,15 @@ def _tell(changed: list[Changed], to: Destination) -> None:
         if before.message and before.shown < incident.version:
             edited.append((each, before.message))
         # The response to the report already shows version 1.
-        heard = before.message or before.digest or (incident.version == 1 and to.has_reported(each))
-        if not heard and not each.is_imported:
+        announced = before.message or before.digest or (incident.version == 1 and to.has_reported(each))
+        if not announced and not each.is_imported:
             new.append(each)
     try:
         rest = new if len(new) > MAX_SINGLES else _announce(new, to)
         if rest:
-            digests.setdefault(told.open_digest(to.chat, time.time()), []).extend(each.incident for each in rest)
+            digests.setdefault(deliveries.open_digest(to.chat, time.time()), []).extend(each.incident for each in rest)
         for number, incidents in digests.items():
-            _bring_digest(number, incidents, to)
+            _update_digest(number, incidents, to)
         for each, message in edited:
             to.claim()
             _show(each, to, message)
@@ -231,8 +231,9 @@ def _announce(new: list[Changed], to: Destination) -> list[Changed]:
     """Send a message for each until the chat has had too many; return the rest. The last one is always sent."""
     for place, each in enumerate(new):
         last = len(new) == place + 1
-        while wait := told.claim_call(to.chat, time.time(), told.MAX_CALLS if last else told.MAX_SINGLE_CALLS):
-            if wait > told.CALL_INTERVAL and not last:
+        limit = deliveries.MAX_CALLS if last else deliveries.MAX_SINGLE_CALLS
+        while wait := deliveries.claim_call(to.chat, time.time(), limit):
+            if wait > deliveries.CALL_INTERVAL and not last:
                 return new[place:]
             to.invocation.wait(wait)
         _show(each, to)
@@ -254,7 +255,7 @@ def _show(changed: Changed, to: Destination, message: int = 0) -> None:
     except Refused as error:
         to.invocation.skip(incident.id, str(error))
     else:
-        told.remember(to.chat, incident.id, message, incident.version)
+        deliveries.remember(to.chat, incident.id, message, incident.version)
 
 
 def _send_new(changed: Changed, to: Destination, text: str, keyboard: messages.Keyboard) -> int:
@@ -266,18 +267,18 @@ def _send_new(changed: Changed, to: Destination, text: str, keyboard: messages.K
     return to.send(text, keyboard)
 
 
-def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> None:
+def _update_digest(number: int, incidents: list[Incident], to: Destination) -> None:
     """Count these incidents in a digest, and update its message."""
-    told.count(to.chat, number, incidents)
-    while (digest := told.digest(to.chat, number)).shown < digest.changes:
+    deliveries.add_to_digest(to.chat, number, incidents)
+    while (digest := deliveries.digest(to.chat, number)).shown < digest.changes:
         claimed = time.time()
-        if wait := told.claim_digest(to.chat, number, claimed):
+        if wait := deliveries.claim_digest(to.chat, number, claimed):
             to.invocation.wait(wait)  # another function may update the message meanwhile
             continue
         to.claim()
-        if told.claim_digest(to.chat, number, time.time(), claimed):
+        if deliveries.claim_digest(to.chat, number, time.time(), claimed):
             continue  # another function claimed it while this one waited
-        digest = told.digest(to.chat, number)
+        digest = deliveries.digest(to.chat, number)
         stored = store.get_many(digest.first)
         named = [each for each in (stored[first].incident for first in digest.first if first in stored) if each]
         text = messages.digest_text(WORDS, digest.total, digest.active, named)
@@ -286,7 +287,7 @@ def _bring_digest(number: int, incidents: list[Incident], to: Destination) -> No
         except Refused as error:
             to.invocation.skip(f"digest {number}", str(error))
             break
-        told.remember_digest(to.chat, number, message, digest.changes, time.time())
+        deliveries.remember_digest(to.chat, number, message, digest.changes, time.time())
 
 
 def _remind(to: Destination) -> None:
@@ -296,17 +297,17 @@ def _remind(to: Destination) -> None:
         active += page
     if active:
         active.reverse()
-        untold = [each.incident for each in _never_told(active) if not to.has_reported(each)]
-        _send_once(messages.reminder_text(WORDS, active, untold), to)
+        unannounced = [each.incident for each in _unannounced(active) if not to.has_reported(each)]
+        _send_once(messages.reminder_text(WORDS, active, unannounced), to)
 
 
-def _never_told(active: list[Incident]) -> list[Changed]:
+def _unannounced(active: list[Incident]) -> list[Changed]:
     """Those of the incidents that no message in any chat shows or counts."""
     shown: set[str] = set()
-    for chat in map(told.present_name, CHATS):
-        known = told.told(chat, [each.id for each in active])
+    for chat in map(deliveries.current_name, CHATS):
+        known = deliveries.read(chat, [each.id for each in active])
         digests = {each.digest for each in known.values() if each.digest}
-        sent = {number for number in digests if told.digest(chat, number).message}
+        sent = {number for number in digests if deliveries.digest(chat, number).message}
         shown |= {incident_id for incident_id, each in known.items() if each.message or each.digest in sent}
     rest = [each for each in active if each.id not in shown]
     stored = store.get_many(each.id for each in rest)
@@ -315,7 +316,7 @@ def _never_told(active: list[Incident]) -> list[Changed]:
 
 def _send_once(text: str, to: Destination) -> None:
     """Send a text to the chat, unless an earlier attempt did."""
-    if told.is_event_told(to.chat, to.invocation.id):
+    if deliveries.is_event_delivered(to.chat, to.invocation.id):
         return
     try:
         to.claim()
@@ -324,7 +325,7 @@ def _send_once(text: str, to: Destination) -> None:
         # Not counted: otherwise the alarm about unreachable chats would be raised again by its own message.
         to.log_unreachable(error)
     else:
-        told.remember_event(to.chat, to.invocation.id)
+        deliveries.remember_event(to.chat, to.invocation.id)
 
 
 cold_start.finish()

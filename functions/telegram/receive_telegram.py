@@ -34,7 +34,7 @@ from incident import (
     TooManyComments,
     VersionConflict,
 )
-from telegram import messages, told
+from telegram import deliveries, messages
 from telegram.messages import Method, Words
 from telegram.update import (
     CallbackQuery,
@@ -62,7 +62,7 @@ NOTIFIES = bool(os.environ.get("TELEGRAM_TOKEN_PARAMETER"))
 """Whether notify_telegram updates the messages that it knows."""
 
 FAILURES = (DamagedItem, IncidentNotFound, TooManyChanges, TooManyComments)
-"""The errors that the user is told about."""
+"""The errors that are reported to the user."""
 
 
 @app.post(
@@ -188,17 +188,17 @@ def _answer_button(query: CallbackQuery, words: Words) -> Method:
     button = button_in(query.data)
     if not button:
         return _alert(query, words.unknown_button)
-    kept = _adopt(query.message.chat, button.id, query.message.message_id, button.version)
+    tracked = _adopt(query.message.chat, button.id, query.message.message_id, button.version)
     if button.status:
-        return _set_status(query, words, button.status, button.id, button.version, kept=kept)
+        return _set_status(query, words, button.status, button.id, button.version, tracked=tracked)
     incident, history = store.get_with_history(button.id)
     if incident.version == button.version:
         return _alert(query, words.up_to_date)  # Telegram refuses an edit that changes nothing
     return _edit(query, words, incident, history)
 
 
-def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int, *, kept: bool) -> Method:
-    """Set a status, and edit the message unless it is `kept` up to date by notify_telegram."""
+def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, version: int, *, tracked: bool) -> Method:
+    """Set a status, and edit the message unless it is `tracked`: then notify_telegram edits it."""
     by = query.sender.author
     try:
         changed, before = store.change(id, Change(status=status), by, version)
@@ -213,8 +213,8 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
         if before:
             app.count_change(before, changed)
         else:
-            kept = False  # nothing changed, so notify_telegram will not update the message, which may be outdated
-    if kept:
+            tracked = False  # nothing changed, so notify_telegram will not update the message, which may be outdated
+    if tracked:
         app.log(incident_id=id)
         return {"method": "answerCallbackQuery", "callback_query_id": query.id}
     return _edit(query, words, *store.get_with_history(id))
@@ -222,7 +222,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
 
 def _adopt(chat: Chat, id: str, message: int, version: int) -> bool:
     """Have notify_telegram update this message, unless the chat has another about the incident; return whether it already did."""
-    return NOTIFIES and told.adopt(CHATS[str(chat.id)], id, message, version)
+    return NOTIFIES and deliveries.adopt(CHATS[str(chat.id)], id, message, version)
 
 
 def _send(message: Message, text: str, keyboard: messages.Keyboard | None = None) -> Method:

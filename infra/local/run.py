@@ -56,7 +56,7 @@ def run(port: int, data: Path, values: str) -> None:
     with redirect_stdout(_Log(log_file, encoding="utf-8", write_through=True)):  # what the functions print
         server.start()
         if chats:
-            chats.tell(database, gateway, f"http://{HOST}:{server.port}{declared.base_path(**parameters)}/telegram")
+            chats.start(database, gateway, f"http://{HOST}:{server.port}{declared.base_path(**parameters)}/telegram")
         signal.sigwait(SIGNALS)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a second signal ends the program at once
         server.stop()

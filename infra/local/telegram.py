@@ -76,7 +76,7 @@ class Chats:
         self._stopping = Event()
         self._changed = Event()
 
-    def tell(self, database: Database, gateway: Gateway, webhook: str) -> None:
+    def start(self, database: Database, gateway: Gateway, webhook: str) -> None:
         """Begin, with the changes that an earlier run did not pass on."""
         if self._screen:
             self._screen.start()

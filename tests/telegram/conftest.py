@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def telegram(clock: Clock, api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Telegram]:
-    """The Telegram that notify_telegram calls: it tells `CHAT`, and every call has to be valid."""
+    """The Telegram that notify_telegram calls: it notifies `CHAT`, and every call has to be valid."""
     api.get("/incidents")  # loads the functions
     boto3.client("ssm").put_parameter(Name="/token", Value=TOKEN, Type="SecureString", Overwrite=True)
     monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT)])
@@ -38,6 +38,6 @@ def telegram(clock: Clock, api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def two_chats(telegram: Telegram, monkeypatch: pytest.MonkeyPatch) -> Telegram:
-    """The same Telegram, with notify_telegram telling `CHAT` and `OTHER`."""
+    """The same Telegram, with notify_telegram notifying `CHAT` and `OTHER`."""
     monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT), str(OTHER)])
     return telegram

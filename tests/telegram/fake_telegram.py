@@ -211,7 +211,7 @@ class _Connection(BaseHTTPRequestHandler):
         pass
 
 
-def tell(*ids: str, timeout: float = 120) -> None:
+def notify(*ids: str, timeout: float = 120) -> None:
     """Hand notify_telegram records about these incidents. The timeout is in seconds."""
     handle({"Records": [{"dynamodb": {"Keys": {"id": {"S": each}}}} for each in ids]}, timeout)
 

@@ -1,4 +1,4 @@
-"""`make run` tells a chat: on the terminal, or through the Bot API."""
+"""`make run` notifies a chat: on the terminal, or through the Bot API."""
 
 import signal
 import subprocess

@@ -16,11 +16,11 @@ from botocore.awsrequest import AWSRequest
 import store
 from dynamodb import Unavailable
 from incident import new_id
-from telegram import bot, notify_telegram, told
+from telegram import bot, deliveries, notify_telegram
 from telegram.messages import RUSSIAN
 from tests.steps import overwrite, report
 from tests.telegram.chat import BORIS, BOT, CHAT, REPORT, Room, alerted, answered, buttons, edited, reacted
-from tests.telegram.fake_telegram import OTHER, TOKEN, Answer, Clock, Telegram, handle, refused, tell
+from tests.telegram.fake_telegram import OTHER, TOKEN, Answer, Clock, Telegram, handle, notify, refused
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -56,14 +56,14 @@ def crash() -> None:
 def test_one_message_shows_the_incident_as_it_changes(api: httpx.Client, telegram: Telegram) -> None:
     incident_id = create(api)
     for _ in range(2):
-        tell(incident_id, incident_id)
+        notify(incident_id, incident_id)
     assert telegram.shown() == [f"{REPORT}\n\nStatus: open\n{incident_id}"]
     (number,) = telegram.chats[CHAT]
     assert list(telegram.buttons(number)) == ["Start work", "Resolve", "Close", "Refresh"]
     set_status(api, incident_id, "in_progress")
     api.patch(f"/incidents/{incident_id}", json={"comment": "On my way"})
     for _ in range(2):
-        tell(incident_id)
+        notify(incident_id)
     (text,) = telegram.shown()
     assert "Status: in progress\n" in text
     assert text.endswith(": On my way")
@@ -73,11 +73,11 @@ def test_one_message_shows_the_incident_as_it_changes(api: httpx.Client, telegra
 
 def test_a_changed_report_is_announced_as_a_reply_to_it(room: Room, telegram: Telegram) -> None:
     incident_id, _ = room.record(REPORT, BORIS, message_id=7)
-    tell(incident_id)
+    notify(incident_id)
     assert telegram.calls == []
     for status in ("in_progress", "resolved"):
         set_status(room.api, incident_id, status)
-        tell(incident_id)
+        notify(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText"]
     assert telegram.calls[0]["reply_parameters"] == {"message_id": 7, "allow_sending_without_reply": True}
     assert "reply_markup" in telegram.calls[0]
@@ -93,22 +93,22 @@ def test_the_reply_to_a_report_becomes_its_message(room: Room, telegram: Telegra
         answered(room.tap(buttons(changed)["Resolve"], BORIS, 7))
     else:
         reacted(room.say("On my way", BORIS, reply_to_message=room.chat.written(shown, BOT, message_id=7)))
-    tell(incident_id)
+    notify(incident_id)
     assert telegram.methods() == ["editMessageText"]
     assert ("Status: resolved, Boris" if by == "tap" else "Boris: On my way") in telegram.shown()[0]
 
 
 def test_the_webhook_edits_another_message_about_the_incident(room: Room, telegram: Telegram) -> None:
     incident_id = create(room.api)
-    tell(incident_id)
+    notify(incident_id)
     edited(room.tap(f"resolved:{incident_id}:1", BORIS, 99))
-    tell(incident_id)
+    notify(incident_id)
     assert "resolved, Boris" in telegram.shown()[0]
 
 
 def test_a_tap_on_an_outdated_message_is_answered_at_once(room: Room, telegram: Telegram) -> None:
     incident_id = create(room.api)
-    tell(incident_id)
+    notify(incident_id)
     (number,) = telegram.chats[CHAT]
     set_status(room.api, incident_id, "closed")
     assert alerted(room.tap(f"resolved:{incident_id}:1", BORIS, number)).startswith("Not changed")
@@ -120,7 +120,7 @@ def test_a_chat_may_be_a_topic_and_has_a_language(
 ) -> None:
     monkeypatch.setattr(notify_telegram, "CHATS", [f"{CHAT}/42"])
     monkeypatch.setattr(notify_telegram, "WORDS", RUSSIAN)
-    tell(create(api))
+    notify(create(api))
     assert telegram.calls[0]["message_thread_id"] == 42
     assert "Статус: открыт" in telegram.shown()[0]
 
@@ -129,7 +129,7 @@ def test_a_report_from_a_closed_topic_goes_to_the_chat(room: Room, telegram: Tel
     incident_id, _ = room.record(REPORT, BORIS, message_thread_id=77, is_topic_message=True)
     set_status(room.api, incident_id, "in_progress")
     telegram.faults = [refused(400, "Bad Request: TOPIC_CLOSED")]
-    tell(incident_id, create(room.api))
+    notify(incident_id, create(room.api))
     assert [each.get("message_thread_id") for each in telegram.calls] == [77, None, None]
     assert len(telegram.shown()) == 2
 
@@ -153,10 +153,10 @@ def test_a_failing_chat_is_retried_after_the_others(api: httpx.Client, two_chats
     two_chats.faults_of = {CHAT: TRANSIENT.get(name, Answer(stalls=True))}
     incident_id = create(api)
     with pytest.raises(bot.TryLater):
-        tell(incident_id)
+        notify(incident_id)
     assert len(two_chats.shown(OTHER)) == 1
     two_chats.faults_of = {}
-    tell(incident_id)
+    notify(incident_id)
     assert two_chats.methods(OTHER) == ["sendMessage"]
     assert len(two_chats.shown()) == 1
 
@@ -166,22 +166,22 @@ def test_nothing_is_sent_before_retry_after(api: httpx.Client, telegram: Telegra
     incident_id, began = create(api), clock.now
     for _ in range(2):
         with pytest.raises(bot.TryLater):
-            tell(incident_id, timeout=20)
+            notify(incident_id, timeout=20)
     assert len(telegram.calls) == 1
-    tell(incident_id)
+    notify(incident_id)
     assert clock.now >= began + 30
     assert len(telegram.shown()) == 1
 
 
 def test_an_edit_without_an_answer_may_be_repeated(api: httpx.Client, telegram: Telegram) -> None:
     incident_id = create(api)
-    tell(incident_id)
+    notify(incident_id)
     set_status(api, incident_id, "closed")
     telegram.faults = [Answer(done=True)]
     with pytest.raises(bot.TryLater):
-        tell(incident_id)
+        notify(incident_id)
     for _ in range(2):
-        tell(incident_id)
+        notify(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText", "editMessageText"]
     assert len(telegram.shown()) == 1
 
@@ -189,11 +189,11 @@ def test_an_edit_without_an_answer_may_be_repeated(api: httpx.Client, telegram: 
 @pytest.mark.parametrize("reason", ["message to edit not found", "message can't be edited"])
 def test_a_message_that_cannot_be_edited_is_sent_again(api: httpx.Client, telegram: Telegram, reason: str) -> None:
     incident_id = create(api)
-    tell(incident_id)
+    notify(incident_id)
     telegram.faults = [refused(400, f"Bad Request: {reason}")]
     for status in ("in_progress", "resolved"):
         set_status(api, incident_id, status)
-        tell(incident_id)
+        notify(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText", "sendMessage", "editMessageText"]
     assert "Status: resolved" in telegram.shown()[1]
     assert "reply_markup" in telegram.calls[2]
@@ -203,24 +203,24 @@ def test_a_crash_may_repeat_a_message(api: httpx.Client, telegram: Telegram) -> 
     incident_id = create(api)
     before_next("SET message", crash)
     with pytest.raises(Unavailable):
-        tell(incident_id)
-    tell(incident_id)
+        notify(incident_id)
+    notify(incident_id)
     set_status(api, incident_id, "closed")
-    tell(incident_id)
+    notify(incident_id)
     assert [text.splitlines()[2] for text in telegram.shown()] == ["Status: open", "Status: closed"]
 
 
 def test_a_supergroup_replaces_its_group(api: httpx.Client, telegram: Telegram) -> None:
     ids = [create(api), create(api)]
-    tell(ids[0])
+    notify(ids[0])
     (number,) = telegram.chats[CHAT]
     telegram.chats[-100777] = {number: {"text": "about something else", "chat_id": -100777}}
     telegram.faults_of = {CHAT: refused(400, "Bad Request: group chat was upgraded", migrate_to_chat_id=-100777)}
     set_status(api, ids[0], "closed")
     with pytest.raises(bot.TryLater):
-        tell(ids[0])
+        notify(ids[0])
     for incident_id in ids:
-        tell(incident_id)
+        notify(incident_id)
     assert telegram.methods() == ["sendMessage", "editMessageText"]
     other, closed, opened = telegram.shown(-100777)
     assert other == "about something else", "messages have other numbers in a supergroup"
@@ -233,9 +233,9 @@ def test_both_ids_of_a_moved_group_are_one_chat(
     room: Room, telegram: Telegram, listed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     incident_id, _ = room.record(REPORT, BORIS)
-    told.remember_move(str(CHAT), "-100777")
+    deliveries.remember_move(str(CHAT), "-100777")
     monkeypatch.setattr(notify_telegram, "CHATS", [str(each) for each in listed])
-    tell(incident_id, create(room.api, "another"))
+    notify(incident_id, create(room.api, "another"))
     assert [text.partition("\n")[0] for text in telegram.shown(-100777)] == ["another"]
 
 
@@ -251,7 +251,7 @@ def test_an_unreachable_chat_delays_no_other(
     two_chats.faults_of = {CHAT: fault}
     ids = [create(api), create(api)]
     capsys.readouterr()
-    tell(*ids)
+    notify(*ids)
     assert len(two_chats.shown(OTHER)) == 2
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     unreachable = [(line["chat_id"], line["unreachable"]) for line in lines if "chat_id" in line]
@@ -260,7 +260,7 @@ def test_an_unreachable_chat_delays_no_other(
     assert lines[-1]["ChatsUnreachable"] == 1
     two_chats.faults_of = {}
     set_status(api, ids[0], "resolved")
-    tell(ids[0])
+    notify(ids[0])
     assert len(two_chats.shown()) == 1, "once the bot is back, the chat gets the next change"
 
 
@@ -272,7 +272,7 @@ def test_what_cannot_be_sent_is_skipped(
     overwrite(dynamodb, without_history, "history", {"L": [{"M": {"status": {"S": "paused"}}}]})
     telegram.faults = [refused(400, "Bad Request: message is too long")]
     capsys.readouterr()
-    tell(damaged, without_history, too_long, good)
+    notify(damaged, without_history, too_long, good)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     skipped = {line["incident_id"]: line["skipped"] for line in lines if "skipped" in line}
     assert skipped == {
@@ -287,7 +287,7 @@ def test_what_cannot_be_sent_is_skipped(
 def test_a_deleted_incident_is_skipped(api: httpx.Client, telegram: Telegram, dynamodb: DynamoDBClient) -> None:
     incident_id = create(api)
     before_next("SET calls", lambda: dynamodb.delete_item(TableName=store.TABLE, Key={"id": {"S": incident_id}}))
-    tell(incident_id)
+    notify(incident_id)
     assert telegram.calls == []
 
 
@@ -303,7 +303,7 @@ def test_no_log_or_exception_contains_the_token(
     for fault in TRANSIENT.values():  # after "unauthorized", the token is read again
         telegram.faults = [fault]
         with pytest.raises(bot.TryLater) as failed:
-            tell(incident_id)
+            notify(incident_id)
         reasons.append(str(failed.getrepr(chain=True)))
     printed = capsys.readouterr()
     for text in (caplog.text, printed.out, printed.err, *reasons):
@@ -316,9 +316,9 @@ def test_a_refused_token_is_read_again(api: httpx.Client, telegram: Telegram) ->
     ssm.put_parameter(Name="/token", Value="123:revoked", Overwrite=True)
     for _ in range(2):
         with pytest.raises(bot.TryLater):
-            tell(incident_id)
+            notify(incident_id)
     ssm.put_parameter(Name="/token", Value=TOKEN, Overwrite=True)
-    tell(incident_id)
+    notify(incident_id)
     assert len(telegram.shown()) == 1
 
 
@@ -331,26 +331,26 @@ def test_more_than_eight_new_incidents_make_a_digest_per_chat(
     eight, nine = [create(api) for _ in range(8)], [create(api) for _ in range(9)]
     for chat in (CHAT, OTHER):
         monkeypatch.setattr(notify_telegram, "CHATS", [str(chat)])
-        tell(*eight)
+        notify(*eight)
         assert len(telegram.shown(chat)) == 8
-        tell(*nine)
+        notify(*nine)
         assert len(telegram.shown(chat)) == 9
         assert telegram.shown(chat)[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
 
 
 def test_a_busy_chat_gets_a_digest_earlier(api: httpx.Client, telegram: Telegram) -> None:
     for _ in range(3):
-        tell(*(create(api) for _ in range(6)))
+        notify(*(create(api) for _ in range(6)))
     assert len(telegram.shown()) == 10 + 1
     assert telegram.shown()[10].startswith("New incidents: 8, of which 8 are open")
-    tell(create(api))
+    notify(create(api))
     assert len(telegram.shown()) == 12, "one alone is no digest"
 
 
 def test_a_digest_counts_each_incident_once(api: httpx.Client, telegram: Telegram) -> None:
     ids = [create(api, f"Point {number}") for number in range(60)]
     for part in (ids[:40], ids[20:], ids):
-        tell(*part)
+        notify(*part)
     (text,) = telegram.shown()
     assert text.startswith("New incidents: 60, of which 60 are open or in progress.")
     named = [line.split()[2] for line in text.splitlines() if line.startswith("open: Point")]
@@ -358,8 +358,8 @@ def test_a_digest_counts_each_incident_once(api: httpx.Client, telegram: Telegra
     assert text.endswith("/incidents")
     for each in ids[:50]:
         set_status(api, each, "resolved")
-    tell(*ids[:50])
-    tell(*ids)
+    notify(*ids[:50])
+    notify(*ids)
     (text,) = telegram.shown()
     assert text.startswith("New incidents: 60, of which 10 are open or in progress.")
     assert text.count("resolved: Point") == 35
@@ -367,11 +367,11 @@ def test_a_digest_counts_each_incident_once(api: httpx.Client, telegram: Telegra
 
 def test_a_tapped_incident_of_a_digest_gets_its_own_message(room: Room, telegram: Telegram) -> None:
     ids = [create(room.api) for _ in range(9)]
-    tell(*ids)
+    notify(*ids)
     below = buttons(room.say(f"/incident {ids[0]}", BORIS))
     telegram.chats[CHAT][5000] = {"text": "as answered", "chat_id": CHAT}
     edited(room.tap(below["Resolve"], BORIS, 5000))
-    tell(ids[0])
+    notify(ids[0])
     digest, own = telegram.shown()
     assert "of which 8 are open" in digest
     assert "resolved, Boris" in own
@@ -379,7 +379,7 @@ def test_a_tapped_incident_of_a_digest_gets_its_own_message(room: Room, telegram
 
 def test_a_digest_is_closed_after_ten_minutes(api: httpx.Client, telegram: Telegram, clock: Clock) -> None:
     for _ in range(2):
-        tell(*(create(api) for _ in range(9)))
+        notify(*(create(api) for _ in range(9)))
         clock.now += 601
     assert len(telegram.shown()) == 2
 
@@ -394,22 +394,22 @@ def test_a_digest_survives_a_crash(api: httpx.Client, telegram: Telegram, step: 
     else:
         before_next("SET message", crash)
     with pytest.raises((Unavailable, bot.TryLater)):
-        tell(*ids)
-    tell(*ids)
+        notify(*ids)
+    notify(*ids)
     assert telegram.shown()[-1].startswith("New incidents: 120, of which 120 are open")
 
 
 def test_concurrent_functions_share_the_calls_of_a_minute(telegram: Telegram, clock: Clock) -> None:
-    before_next("SET calls", lambda: told.claim_call(str(CHAT), clock.now))
-    assert told.claim_call(str(CHAT), clock.now) == told.CALL_INTERVAL
+    before_next("SET calls", lambda: deliveries.claim_call(str(CHAT), clock.now))
+    assert deliveries.claim_call(str(CHAT), clock.now) == deliveries.CALL_INTERVAL
     assert telegram.calls == []
 
 
 @pytest.mark.parametrize("first", [0, 40], ids=["the same incidents", "other incidents"])
 def test_concurrent_functions_count_each_incident_once(api: httpx.Client, telegram: Telegram, first: int) -> None:
     ids = [create(api, "x" * 48) for _ in range(80)]
-    before_next("TransactItems", lambda: tell(*ids[first:]))
-    tell(*ids[:40])
+    before_next("TransactItems", lambda: notify(*ids[first:]))
+    notify(*ids[:40])
     (text,) = telegram.shown()
     assert text.startswith("New incidents: 80, of which 80 are open")
     assert text.count("/incident_") == 35
@@ -419,11 +419,11 @@ def test_only_the_faster_function_sends_a_digest(api: httpx.Client, telegram: Te
     ids = [create(api) for _ in range(9)]
 
     def overtake() -> None:
-        clock.now += told.DIGEST_LEASE + 1
-        tell(*ids)
+        clock.now += deliveries.DIGEST_LEASE + 1
+        notify(*ids)
 
     before_next("SET calls", overtake)
-    tell(*ids)
+    notify(*ids)
     assert telegram.methods() == ["sendMessage"]
 
 
@@ -435,14 +435,14 @@ def test_a_digest_that_others_keep_busy_is_counted_later(
     with monkeypatch.context() as busy:
         busy.setattr(store.client, "transact_write_items", mock.Mock(side_effect=cancelled))
         with pytest.raises(Unavailable):
-            tell(*ids)
-    tell(*ids)
+            notify(*ids)
+    notify(*ids)
     assert len(telegram.shown()) == 1
 
 
 def test_a_refused_digest_is_skipped(api: httpx.Client, telegram: Telegram, capsys: pytest.CaptureFixture[str]) -> None:
     telegram.faults = [refused(400, "Bad Request: message is too long")]
-    tell(*(create(api) for _ in range(9)))
+    notify(*(create(api) for _ in range(9)))
     assert '"skipped": "Bad Request: message is too long"' in capsys.readouterr().out
 
 
@@ -457,13 +457,13 @@ def test_a_reminder_lists_incidents_oldest_first(
     assert telegram.calls == []
     ids = [create(room.api, f"Point {number}") for number in range(4)]
     room.record("Reported here", BORIS)
-    tell(ids[0], ids[1])
+    notify(ids[0], ids[1])
     set_status(room.api, ids[1], "resolved")
     handle({})
     text = telegram.shown()[-1]
     assert text.startswith("Incidents open or in progress: 4.\n\nOf these, never announced in a chat: 2.")
-    untold, _, rest = text.partition("Oldest first:")
-    assert [line.split(": ")[1] for line in untold.splitlines() if ", open: " in line] == ["Point 2", "Point 3"]
+    unannounced, _, rest = text.partition("Oldest first:")
+    assert [line.split(": ")[1] for line in unannounced.splitlines() if ", open: " in line] == ["Point 2", "Point 3"]
     listed = [line.split(": ")[1] for line in rest.splitlines() if ", open: " in line]
     assert listed == ["Point 0", "Point 2", "Point 3", "Reported here"]
 
@@ -471,8 +471,8 @@ def test_a_reminder_lists_incidents_oldest_first(
 def test_an_announcement_in_one_of_the_chats_is_enough(
     api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell(create(api))
-    tell(*(create(api) for _ in range(9)))
+    notify(create(api))
+    notify(*(create(api) for _ in range(9)))
     monkeypatch.setattr(notify_telegram, "CHATS", [str(CHAT), str(OTHER)])
     handle({})
     for chat in (CHAT, OTHER):
@@ -481,7 +481,7 @@ def test_an_announcement_in_one_of_the_chats_is_enough(
 
 def test_an_unsent_digest_announces_nothing(api: httpx.Client, telegram: Telegram) -> None:
     telegram.faults_of = {CHAT: KICKED}
-    tell(*(create(api) for _ in range(9)))
+    notify(*(create(api) for _ in range(9)))
     telegram.faults_of = {}
     handle({})
     assert "never announced in a chat: 9." in telegram.shown()[0]

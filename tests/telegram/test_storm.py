@@ -10,7 +10,7 @@ from dynamodb import Unavailable
 from incident import Change, Incident, NewIncident, Source, Status, new_id
 from telegram import bot
 from tests.telegram.chat import BORIS, CHAT, Room, answered
-from tests.telegram.fake_telegram import Clock, Telegram, tell
+from tests.telegram.fake_telegram import Clock, Telegram, notify
 
 INCIDENTS = 2000
 
@@ -48,7 +48,7 @@ class Storm:
             self.clock.sleep(3)
             if batch := shard[:1000]:
                 try:
-                    tell(*batch)
+                    notify(*batch)
                 except (bot.TryLater, Unavailable):
                     self.clock.sleep(1)
                 else:

@@ -1,4 +1,4 @@
-"""What each chat has been told: the message about each incident, and the calls that Telegram's limits count.
+"""What each chat has received: the message about each incident, and the calls that Telegram's limits count.
 
 This is stored in the incidents' table, under keys that begin with `telegram#`, and is not in the index. A chat is named as in the
 stack's parameter, with its topic if it has one. Times are in seconds since 1970.
@@ -51,8 +51,8 @@ _ATTEMPTS = 10
 Value = str | float | list[str] | list[float]
 
 
-class Told(NamedTuple):
-    """What a chat was told about an incident."""
+class Delivery(NamedTuple):
+    """What a chat has received about an incident."""
 
     message: int = 0
     """The number of the message about this incident alone; 0 if there is none."""
@@ -85,12 +85,12 @@ class Digest(NamedTuple):
     """How many of these changes the message shows."""
 
 
-def told(chat: str, ids: Iterable[str]) -> dict[str, Told]:
-    """What the chat was told about each of these incidents, by id."""
+def read(chat: str, ids: Iterable[str]) -> dict[str, Delivery]:
+    """What the chat has received about each of these incidents, by id."""
     keys = {_key(chat, each): each for each in ids}
-    items = store.get_items(keys, ", ".join(("id", *Told._fields)))
-    known = {keys[item["id"]["S"]]: Told(**_numbers(item, Told._fields)) for item in items}
-    return dict.fromkeys(keys.values(), Told()) | known
+    items = store.get_items(keys, ", ".join(("id", *Delivery._fields)))
+    known = {keys[item["id"]["S"]]: Delivery(**_numbers(item, Delivery._fields)) for item in items}
+    return dict.fromkeys(keys.values(), Delivery()) | known
 
 
 def remember(chat: str, id: str, message: int, version: int) -> None:
@@ -124,12 +124,12 @@ def claim_call(chat: str, now: float, limit: int = MAX_CALLS) -> float:
             return 0
 
 
-def keep_quiet(chat: str, until: float) -> None:
+def pause(chat: str, until: float) -> None:
     """Make no call before this time."""
     _set(_key(chat), quiet_until=until)
 
 
-def present_name(chat: str) -> str:
+def current_name(chat: str) -> str:
     """The chat's name, with the id of the supergroup that it has become, if any. Messages have other numbers there."""
     item = _read(_key(chat))
     _, slash, topic = chat.partition("/")
@@ -141,8 +141,8 @@ def remember_move(chat: str, chat_id: str) -> None:
     _set(_key(chat), moved_to=chat_id)
 
 
-def is_event_told(chat: str, event_id: str) -> bool:
-    """Whether an earlier attempt has told the chat about this event, such as an alarm."""
+def is_event_delivered(chat: str, event_id: str) -> bool:
+    """Whether an earlier attempt has sent the message about this event, such as an alarm."""
     return event_id in _events(chat)
 
 
@@ -172,12 +172,12 @@ def digest(chat: str, number: int) -> Digest:
     return Digest(first=first[:NAMED], **_numbers(item, set(Digest._fields) - {"first"}))
 
 
-def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
+def add_to_digest(chat: str, number: int, incidents: Sequence[Incident]) -> None:
     """Count these incidents in a digest as they are now, each of them once."""
     for start in range(0, len(incidents), _MEMBERS):
         some = incidents[start : start + _MEMBERS]
         for _ in range(_ATTEMPTS):
-            known = told(chat, (incident.id for incident in some))
+            known = read(chat, (incident.id for incident in some))
             due = [each for each in some if known[each.id].counted < each.version]
             if not due or _count(chat, number, due, known):
                 break
@@ -187,7 +187,7 @@ def count(chat: str, number: int, incidents: Sequence[Incident]) -> None:
 
 
 @translate_errors()
-def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[str, Told]) -> bool:
+def _count(chat: str, number: int, incidents: Sequence[Incident], known: dict[str, Delivery]) -> bool:
     """Count all of them; or none, and return False, if another function is counting in the digest or has counted one of them."""
     room = max(0, NAMED - len(digest(chat, number).first))
     new = [each.id for each in incidents if not known[each.id].counted]
