@@ -40,7 +40,7 @@ mutants: .venv/for-all  ## put small bugs into the functions and show which no t
 	cd .mutants && ../$(python) -m mutmut run $(MUTANTS) && ../$(python) -m mutmut results
 
 e2e: runtime .venv/for-all .venv-sam/installed  ## deploy to an emulated AWS and test the API and the deployment there
-	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_telling.py tests/e2e/test_integrations.py tests/e2e/test_account.py tests/e2e/test_aws.py
+	$(build_environment) $(python) -m pytest --capture=no --on aws $(behaviour) tests/e2e/test_notifications.py tests/e2e/test_integrations.py tests/e2e/test_account.py tests/e2e/test_aws.py
 
 test-sam-local: runtime .venv/for-all $(sam_installed)  ## test the API under sam local start-api (needs Docker)
 	$(build_environment) $(python) -m pytest --capture=no --on sam-local $(behaviour) tests/e2e/test_sam_local.py

@@ -59,7 +59,7 @@ PERMISSIONS = {
         INDEX: "Query",
         "table/${Name}/stream/*": "DescribeStream GetRecords GetShardIterator ListStreams",
         "parameter${TelegramTokenParameter}": "ssm:GetParameter",
-        "UntoldQueue.Arn": "sqs:SendMessage",
+        "UndeliveredQueue.Arn": "sqs:SendMessage",
     },
 }
 """The actions that each function may call on each resource, DynamoDB's without a prefix."""

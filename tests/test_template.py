@@ -73,7 +73,7 @@ OF_AWS: list[tuple[JsonValue, ...]] = [
     ("AWS/DynamoDB", "WriteThrottleEvents", "Sum", TABLE),
     ("AWS/Lambda", "Errors", "Sum", NOTIFY),
     ("AWS/Lambda", "IteratorAge", "Maximum", NOTIFY),
-    ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", {"QueueName": {"Ref": "UntoldQueue"}}),
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", {"QueueName": {"Ref": "UndeliveredQueue"}}),
 ]
 """The metrics of AWS's services that an alarm watches: namespace, name, statistic and dimensions.
 
@@ -118,7 +118,7 @@ def test_every_function_is_watched_and_shown() -> None:
         summed: list[Json] = [{"Id": "functions", "Expression": "SUM(METRICS())"}]
         for name in names:
             if (alarm, name) == ("FunctionErrors", "NotifyTelegram"):
-                continue  # Telegram throttles it now and then, and Lambda goes on trying: ChatsNotTold watches its errors.
+                continue  # Telegram throttles it now and then, and Lambda goes on trying: NotificationsFailing watches its errors.
             dimensions: JsonValue = [{"Name": "FunctionName", "Value": {"Ref": name}}]
             of_function: Json = {"Namespace": "AWS/Lambda", "MetricName": metric, "Dimensions": dimensions}
             measured: Json = {"Stat": "Sum", "Period": 60, "Metric": of_function}
@@ -149,8 +149,10 @@ def test_a_graph_has_no_more_searches_than_cloudwatch_takes() -> None:
 def test_alarms_of_integrations_exist_only_with_them() -> None:
     # In one that does not exist, the Ref of a dimension is empty, which CloudWatch refuses.
     conditions = {name: MONITORING[name].get("Condition") for name in ALARMS}
-    told = ["ChatsNotTold", "ChatsToldLate", "ChatUnreachable", "ChangesUntold"]
-    assert conditions == dict.fromkeys(ALARMS) | dict.fromkeys(told, "TellsChats") | {"AlertsTruncated": "HasAlerts"}
+    of_chats = ["NotificationsFailing", "NotificationsDelayed", "ChatUnreachable", "NotificationsUndelivered"]
+    assert conditions == dict.fromkeys(ALARMS) | dict.fromkeys(of_chats, "Notifications") | {
+        "AlertsTruncated": "HasAlerts"
+    }
 
 
 # ---- template.yaml
@@ -215,8 +217,8 @@ CONDITIONS = {
     "TwoTables": {"PreviousTable": "restored"},
     "Alerts": {"Alerts": "enabled"},
     "Telegram": {"TelegramChats": "1"},
-    "TellsChats": {"TelegramChats": "1", "TelegramTokenParameter": "/token"},
-    "Reminds": {"TelegramChats": "1", "TelegramTokenParameter": "/token", "RemindAt": "rate(1 day)"},
+    "Notifications": {"TelegramChats": "1", "TelegramTokenParameter": "/token"},
+    "Reminders": {"TelegramChats": "1", "TelegramTokenParameter": "/token", "RemindAt": "rate(1 day)"},
     "LimitsCreates": {"CreatesPerSecond": "5"},
     "Domain": {"DomainName": "incidents.example.com"},
     "BelowPath": {"BasePath": "v1"},
@@ -371,7 +373,9 @@ DECLARATIONS: dict[str, JsonValue] = {
     "Monitoring.Parameters.AlarmEmail": {"Ref": "AlarmEmail"},
     "Monitoring.Parameters.Api": {"Ref": "IncidentApi"},
     "Monitoring.Parameters.AccessLog": {"Ref": "AccessLog"},
-    "Monitoring.Parameters.UntoldQueue": {"Fn::If": ["TellsChats", {"Fn::GetAtt": "UntoldQueue.QueueName"}, ""]},
+    "Monitoring.Parameters.UndeliveredQueue": {
+        "Fn::If": ["Notifications", {"Fn::GetAtt": "UndeliveredQueue.QueueName"}, ""]
+    },
     # The stream is retried for 23 hours: https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html
     "IncidentsTable.StreamSpecification": {"StreamViewType": "NEW_IMAGE"},
     f"{CHANGES}.Stream": {"Fn::If": ["OwnTable", {"Fn::GetAtt": "IncidentsTable.StreamArn"}, {"Ref": "TableStream"}]},
@@ -379,9 +383,9 @@ DECLARATIONS: dict[str, JsonValue] = {
     f"{CHANGES}.MaximumRetryAttempts": -1,
     f"{CHANGES}.MaximumRecordAgeInSeconds": 23 * 60 * 60,
     f"{CHANGES}.DestinationConfig": {
-        "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": "UntoldQueue.Arn"}},
+        "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": "UndeliveredQueue.Arn"}},
     },
-    "UntoldQueue.Properties": {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True},
+    "UndeliveredQueue.Properties": {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True},
     "Reminder.Name": {"Fn::Sub": "${AWS::StackName}-reminder"},  # a generated name could be that of another stack
     "Reminder.ScheduleExpression": {"Ref": "RemindAt"},
     "Reminder.ScheduleExpressionTimezone": {"Ref": "RemindTimezone"},
