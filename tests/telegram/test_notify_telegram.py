@@ -325,17 +325,21 @@ def test_a_refused_token_is_read_again(api: httpx.Client, telegram: Telegram) ->
 # ---- many at once
 
 
-def test_more_than_eight_new_incidents_make_a_digest_per_chat(
-    api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    eight, nine = [create(api) for _ in range(8)], [create(api) for _ in range(9)]
-    for chat in (CHAT, OTHER):
+def test_more_than_eight_new_incidents_make_a_digest(api: httpx.Client, telegram: Telegram) -> None:
+    notify(*(create(api) for _ in range(8)))
+    assert len(telegram.shown()) == 8
+    notify(*(create(api) for _ in range(9)))
+    assert len(telegram.shown()) == 9
+    assert telegram.shown()[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
+
+
+def test_each_chat_has_its_own_digest(api: httpx.Client, telegram: Telegram, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [create(api) for _ in range(9)]
+    for chat in (CHAT, OTHER):  # in the same second, which numbers the digest
         monkeypatch.setattr(notify_telegram, "CHATS", [str(chat)])
-        notify(*eight)
-        assert len(telegram.shown(chat)) == 8
-        notify(*nine)
-        assert len(telegram.shown(chat)) == 9
-        assert telegram.shown(chat)[8].startswith("New incidents: 9, of which 9 are open or in progress.\n\nopen: ")
+        notify(*ids)
+        (text,) = telegram.shown(chat)
+        assert text.startswith("New incidents: 9, of which 9 are open")
 
 
 def test_a_busy_chat_gets_a_digest_earlier(api: httpx.Client, telegram: Telegram) -> None:
