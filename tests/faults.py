@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from zlib import crc32
@@ -72,29 +72,39 @@ def cancelled(*reasons: str) -> Fault:
     return Fault(", ".join(reasons), status=400, answer=json.dumps(body).encode())
 
 
+@contextmanager
+def serving(server: HTTPServer) -> Iterator[str]:
+    """Serve in a thread; yield the URL."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 class Proxy:
     """Each request gets the next fault of the script, None being no fault. After the script, requests succeed."""
 
     def __init__(self, database: str) -> None:
         self.database = urlsplit(database).netloc
+        self.url = ""
         self.script: Iterator[Fault | None] = iter(())
         self.asked = 0
         self._lock = threading.Lock()
         self.over = threading.Event()
 
     @contextmanager
-    def listening(self) -> Iterator[str]:
-        """Serve; yield the URL."""
+    def listening(self) -> Iterator[None]:
+        """Serve at `url`."""
         server = _Server(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            self.over.set()
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with serving(server) as self.url:
+            try:
+                yield
+            finally:
+                self.over.set()
 
     def next_fault(self) -> Fault | None:
         with self._lock:

@@ -4,14 +4,13 @@ import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue
 from werkzeug.test import Client
 
 import store
@@ -19,7 +18,7 @@ from incident import Status
 from tests import anew
 from tests.conftest import TEMPLATE, http_client
 from tests.faults import LASTING, PASSING, Fault, Proxy
-from tests.processes import Answer, Request, ask, change_until_answered, running
+from tests.processes import change_until_answered, running
 from tests.steps import assert_problem
 
 if TYPE_CHECKING:
@@ -48,28 +47,27 @@ impatient = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def listening(database: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy in front of the database, and its address."""
+def listening(database: str) -> Iterator[Proxy]:
+    """A proxy in front of the database."""
     proxy = Proxy(database)
-    with proxy.listening() as address:
-        yield proxy, address
+    with proxy.listening():
+        yield proxy
 
 
 @pytest.fixture
-def proxy(listening: tuple[Proxy, str]) -> Proxy:
+def proxy(listening: Proxy) -> Proxy:
     """The proxy, which forwards every request until a test sets its script."""
-    proxy, _ = listening
-    proxy.script, proxy.asked = iter(()), 0
-    return proxy
+    listening.script, listening.asked = iter(()), 0
+    return listening
 
 
 @pytest.fixture(scope="module")
 def client(
-    request: pytest.FixtureRequest, listening: tuple[Proxy, str], serve: Callable[["WSGIApplication"], str]
+    request: pytest.FixtureRequest, listening: Proxy, serve: Callable[["WSGIApplication"], str]
 ) -> Iterator[httpx.Client]:
     """A client of functions that reach the database through the proxy."""
     with (
-        anew.gateway(getattr(request, "param", None), DynamoDBEndpoint=listening[1]) as gateway,
+        anew.gateway(getattr(request, "param", None), DynamoDBEndpoint=listening.url) as gateway,
         http_client(serve(gateway)) as client,
     ):
         yield client
@@ -107,11 +105,11 @@ def test_a_permanent_failure_is_a_500_without_another_attempt(
 # ---- attempts
 
 REPEATED = [
-    pytest.param(fault, marks=[pytest.mark.slow] if fault.stalls else [])
+    fault
     for fault in PASSING
-    if fault.status in (0, 500, 503) or (fault.status == 200 and fault.done)
+    if (fault.status in (0, 500, 503) or (fault.status == 200 and fault.done)) and not fault.stalls
 ]
-"""The faults after which boto3 repeats the request."""
+"""The faults after which boto3 repeats the request, except for those that take time."""
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=repr)
@@ -150,12 +148,10 @@ def test_all_attempts_together_end_within_the_timeout() -> None:
     assert attempts * (config["connect_timeout"] + config["read_timeout"]) + waits < timeout < 30
 
 
-def test_a_list_of_many_partitions_reuses_its_connections(
-    listening: tuple[Proxy, str], proxy: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_list_of_many_partitions_reuses_its_connections(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level("WARNING", "urllib3.connectionpool"),
-        anew.gateway(DynamoDBEndpoint=listening[1], StatusShards="16") as gateway,
+        anew.gateway(DynamoDBEndpoint=proxy.url, StatusShards="16") as gateway,
     ):
         # Before every incident, so that no partition is asked a second time, whatever other tests have stored.
         assert Client(gateway).get("/incidents?until=2000-01-01T00:00:00Z").get_json() == []
@@ -208,66 +204,18 @@ def test_retries_make_one_incident_and_one_change(
 
 # ---- races between functions in separate processes, as on Lambda
 
-Race = Callable[[list[Request]], list[Answer]]
-
-
-@pytest.fixture(scope="module")
-def processes(listening: tuple[Proxy, str]) -> Iterator[ProcessPoolExecutor]:
-    """Four processes with the functions, which reach the database through the proxy."""
-    with running(4, listening[1]) as processes:
-        yield processes
-
-
-@pytest.fixture
-def race(processes: ProcessPoolExecutor) -> Race:
-    """Send all requests at once to the four processes."""
-    return lambda requests: list(processes.map(ask, requests))
-
-
-@pytest.fixture
-def path(proxy: Proxy, race: Race) -> str:  # noqa: ARG001 (resets its script)
-    """The path of a new incident."""
-    ((_, incident, _),) = race([("POST", "/incidents", NEW, {})])
-    return f"/incidents/{incident['id']}"
-
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("proxy")
-def test_100_creates_with_one_key_make_one_incident(race: Race) -> None:
-    key = {"Idempotency-Key": str(uuid.uuid4())}
-    answers = race([("POST", "/incidents", NEW, key)] * 100)
-    assert {status for status, _, _ in answers} == {201}
-    assert all(incident == answers[0][1] for _, incident, _ in answers)
-    assert None in {replayed for _, _, replayed in answers}
-
-
-@pytest.mark.slow
-def test_of_100_changes_of_one_version_one_is_made(race: Race, path: str) -> None:
-    statuses = ["in_progress", "resolved", "closed", "open"] * 25
-    answers = race([("PATCH", path, {"status": status}, {"If-Match": '"1"'}) for status in statuses])
-    ((_, stored, _),) = race([("GET", path, {}, {})])
-    assert stored["version"] == 2
-    for asked, (status, answer, _) in zip(statuses, answers, strict=True):
-        if asked == stored["status"]:
-            assert (status, answer) == (200, stored)
-        else:
-            # The first version is open, so setting that status again before the change is no conflict.
-            assert status == 412 or (status, answer["version"], asked) == (200, 1, "open")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failing", [0, 0.3])
 @pytest.mark.parametrize("guarded", [True, False])
-def test_the_history_has_each_of_100_racing_changes(
-    processes: ProcessPoolExecutor, proxy: Proxy, race: Race, path: str, *, guarded: bool, failing: float
-) -> None:
+def test_the_history_has_each_of_100_racing_changes(client: httpx.Client, proxy: Proxy, *, guarded: bool) -> None:
+    path = client.post("/incidents", json=NEW).headers["Location"]
     dice = random.Random(guarded)  # noqa: S311
-    proxy.script = iter([dice.choice(QUICK) if dice.random() < failing else None for _ in range(300)])
+    proxy.script = iter([dice.choice(QUICK) if dice.random() < 0.3 else None for _ in range(300)])
     statuses = ["in_progress", "resolved", "closed", "open"] * 25
-    answers = list(processes.map(change_until_answered, [(path, status, guarded) for status in statuses]))
+    with running(4, proxy.url) as processes:
+        answers = list(processes.map(change_until_answered, [(path, status, guarded) for status in statuses]))
     proxy.script = iter(())
-    ((_, stored, _), (_, history, _)) = race([("GET", path, {}, {}), ("GET", f"{path}/history", {}, {})])
-    entries = TypeAdapter(list[dict[str, JsonValue]]).validate_python(history)
+    stored, entries = client.get(path).json(), client.get(f"{path}/history").json()
     assert [entry["version"] for entry in entries] == [*range(1, len(entries) + 1)]
     last = entries[-1]
     assert (last["version"], last["status"], last["at"]) == (stored["version"], stored["status"], stored["updated_at"])

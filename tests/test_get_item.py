@@ -1,13 +1,12 @@
 """What the authorizer's client of DynamoDB sends, and over which connection. Failures: test_authorize.py."""
 
 import json
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from select import select
 from typing import Literal, NamedTuple
 
 import pytest
@@ -18,6 +17,7 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 
 import get_item
+from tests.faults import serving
 
 ITEM = {"name": {"S": "someone"}}
 KEY = {"key_hash": {"S": "1234"}}
@@ -31,23 +31,13 @@ class Answer(NamedTuple):
     """Dropped: closed without a `Connection: close`."""
 
 
-class Request(NamedTuple):
-    """A request to `Stub`, and the client's port."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    port: int
-
-
 class Stub(HTTPServer):
     """A DynamoDB with one item that, unlike moto's server, keeps connections open."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.script = [Answer()]
-        self.requests: list[Request] = []
-        self.dropped = threading.Event()
+        self.requests: list[tuple[BaseHTTPRequestHandler, bytes]] = []
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -55,9 +45,7 @@ class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers["content-length"]))
-        self.server.requests.append(Request(self.path, headers, body, self.client_address[1]))
+        self.server.requests.append((self, self.rfile.read(int(self.headers["content-length"]))))
         status, connection = self.server.script.pop(0)
         answer = json.dumps({"Item": ITEM}).encode()
         self.send_response(status)
@@ -66,10 +54,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer)
-        if connection == "dropped":
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_WR)
-            self.server.dropped.set()
+        self.close_connection = connection != "kept"
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
@@ -79,12 +64,9 @@ class _Connection(BaseHTTPRequestHandler):
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
     monkeypatch.setattr(get_item, "LONGEST_WAIT", 0)
-    with Stub() as stub:
-        thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    stub = Stub()
+    with serving(stub):
         yield stub
-        stub.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -94,8 +76,9 @@ def client(stub: Stub) -> get_item.Client:
 
 def test_a_lookup_is_consistent_and_signed_like_botocores(stub: Stub, client: get_item.Client) -> None:
     assert client.get_item("KeysTable", KEY) == ITEM
-    ((path, headers, body, _),) = stub.requests
-    assert path == "/"
+    ((request, body),) = stub.requests
+    headers = request.headers
+    assert request.path == "/"
     assert json.loads(body) == {"TableName": "KeysTable", "Key": KEY, "ConsistentRead": True}
     assert headers["content-type"] == "application/x-amz-json-1.0"
     assert headers["x-amz-security-token"] == "token"
@@ -103,15 +86,14 @@ def test_a_lookup_is_consistent_and_signed_like_botocores(stub: Stub, client: ge
     signed_at = datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
     assert abs(datetime.now(UTC) - signed_at) < timedelta(minutes=5)
     names = ["content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"]
-    signed = {name: headers[name] for name in names}
-    request = AWSRequest("POST", f"http://{headers['host']}/", signed, body)
-    request.context["timestamp"] = headers["x-amz-date"]
+    sent = AWSRequest("POST", f"http://{headers['host']}/", {name: headers[name] for name in names}, body)
+    sent.context["timestamp"] = headers["x-amz-date"]
     credentials = get_session().get_credentials()
     assert credentials
     signer = SigV4Auth(credentials, "dynamodb", "eu-central-1")
-    signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+    signature = signer.signature(signer.string_to_sign(sent, signer.canonical_request(sent)), sent)
     assert headers["authorization"] == (
-        f"AWS4-HMAC-SHA256 Credential={signer.scope(request)}, SignedHeaders={';'.join(names)}, Signature={signature}"
+        f"AWS4-HMAC-SHA256 Credential={signer.scope(sent)}, SignedHeaders={';'.join(names)}, Signature={signature}"
     )
 
 
@@ -166,13 +148,13 @@ def test_the_environment_sets_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_connection_is_kept_between_requests(stub: Stub, client: get_item.Client) -> None:
     stub.script = [Answer(connection="kept"), Answer(connection="kept"), Answer()]
     assert all(client.get_item("KeysTable", KEY) for _ in range(3))
-    assert len({request.port for request in stub.requests}) == 1
+    assert len({request.client_address for request, _ in stub.requests}) == 1
 
 
 def test_a_connection_closed_between_requests_costs_no_attempt(stub: Stub, client: get_item.Client) -> None:
     stub.script = [Answer(connection="dropped"), Answer(500), Answer()]
     assert client.get_item("KeysTable", KEY)
-    assert stub.dropped.wait(timeout=10)
+    assert select([client._connection.sock], [], [], 10)[0], "the connection is still open"
     assert client.get_item("KeysTable", KEY)
 
 

@@ -121,8 +121,8 @@ def test_alerts_sent_while_dynamodb_fails_are_stored_later(
 ) -> None:
     proxy = Proxy(database)
     with (
-        proxy.listening() as failing,
-        anew.gateway(PATIENT, DynamoDBEndpoint=failing) as gateway,
+        proxy.listening(),
+        anew.gateway(PATIENT, DynamoDBEndpoint=proxy.url) as gateway,
         http_client(serve(gateway)) as client,
         real_alertmanager.running(f"{client.base_url}/alerts") as alertmanager,
     ):

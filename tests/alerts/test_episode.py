@@ -163,8 +163,8 @@ def client(
 ) -> Iterator[httpx.Client]:
     """A client of functions behind the proxy that write alerts in transactions or one by one."""
     with (
-        proxy.listening() as address,
-        anew.gateway(PATIENT, DynamoDBEndpoint=address) as gateway,
+        proxy.listening(),
+        anew.gateway(PATIENT, DynamoDBEndpoint=proxy.url) as gateway,
         http_client(serve(gateway)) as client,
         mock.patch("alerts.receive_alerts.TOGETHER", 1 if request.param == "together" else 10_000),
     ):
@@ -219,7 +219,7 @@ def test_an_alert_has_at_most_one_active_incident(
         for step in steps:
             if isinstance(step, Report):
                 body = {"alerts": [step.alert(fingerprint)]}
-                others.append(other.submit(ask, ("POST", "/alerts", body, {})).result()[0])
+                others.append(other.submit(ask, "POST", "/alerts", body).result()[0])
             yield step if isinstance(step, Fault) else None
 
     for report, steps in reports:
@@ -336,7 +336,7 @@ def test_a_concurrent_request_does_not_block_the_other_alerts(
     def script() -> Iterator[None]:
         yield None
         yield None
-        assert other.submit(ask, ("POST", "/alerts", part, {})).result()[0] == 200
+        assert other.submit(ask, "POST", "/alerts", part).result()[0] == 200
 
     proxy.script = script()
     assert client.post("/alerts", json=body).json() == {"created": 117, "resolved": 0, "unchanged": 3}
