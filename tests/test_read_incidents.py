@@ -171,7 +171,8 @@ def created_apart(api: httpx.Client) -> dict[str, str]:
     [
         "2999-11-08T22:00:00Z",
         "2999-11-08t22:00:00z",
-        "2999-11-09T01:00:00+03:00",
+        "2999-11-09T01:00:00%2B03:00",
+        "2999-11-09T01:00:00+03:00",  # the plus means a space
         "2999-11-08T16:30:00.000-05:30",
         "2999-11-08 22:00:00.000000000Z",
         "2999-11-08T21:59:59.9999Z",
@@ -182,13 +183,8 @@ def created_apart(api: httpx.Client) -> dict[str, str]:
 )
 def test_a_time_may_have_any_form_of_rfc_3339(api: httpx.Client, instant: str) -> None:
     report(api)
-    assert api.get("/incidents", params={"since": instant}).json() == []
-    assert len(api.get("/incidents", params={"until": instant}).json()) == 1
-
-
-def test_an_unencoded_plus_in_a_time_is_accepted(api: httpx.Client) -> None:
-    report(api)
-    assert len(api.get("/incidents?since=2025-11-08T22:00:00+03:00&until=2999-11-08T22:00:00+03:00").json()) == 1
+    assert api.get(f"/incidents?since={instant}").json() == []
+    assert len(api.get(f"/incidents?until={instant}").json()) == 1
 
 
 @pytest.mark.parametrize(
