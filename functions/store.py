@@ -290,7 +290,7 @@ def write_together(groups: "Sequence[Sequence[TransactWriteItemTypeDef]]") -> li
             others = {*codes} - {"None", "ConditionalCheckFailed"}
             if others and others <= TRANSIENT_REASONS:
                 raise Unavailable from error
-            if others:
+            if others or "ConditionalCheckFailed" not in codes:
                 raise
         wanted -= {number for (number, _), code in zip(writes, codes, strict=True) if code != "None"}
     return [number in wanted for number in range(len(groups))]

@@ -321,9 +321,10 @@ def test_a_temporarily_cancelled_transaction_is_a_503(client: httpx.Client, prox
 
 
 @pytest.mark.usefixtures("together")
-def test_an_invalid_transaction_is_a_500(client: httpx.Client, proxy: Proxy) -> None:
+@pytest.mark.parametrize("reasons", [["ConditionalCheckFailed", "ValidationError"], ["None", "None"]])
+def test_an_invalid_transaction_is_a_500(client: httpx.Client, proxy: Proxy, reasons: list[str]) -> None:
     body, _ = alerts(20)
-    proxy.script = iter([None, cancelled("ConditionalCheckFailed", "ValidationError", *["None"] * 38)])
+    proxy.script = iter([None, cancelled(*reasons, *["None"] * 38)])
     assert client.post("/alerts", json=body).status_code == 500
 
 

@@ -39,8 +39,7 @@ def item(number: int, partition: str = "open#0") -> "Item":
 
 def query(partition: str = "open#0", first: str = "0", last: str = "A", limit: int = 6) -> "QueryInputTypeDef":
     """A Query as the store sends it."""
-    values: Item = {":shard": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}}
-    return {**store._query(partition, store.Bounds(), limit), "ExpressionAttributeValues": values}
+    return store._query(partition, first, last, limit)
 
 
 @pytest.fixture
