@@ -87,7 +87,10 @@ class Invocation:
 
 
 def handler(event: dict[str, list[_Record]], context: "LambdaContext") -> None:
-    """Handle records of the stream, an alarm, or the schedule, which has no records. Raises `TryLater` or `Unavailable` so that Lambda retries it."""
+    """Handle records of the stream, an alarm, or the schedule, which has no records.
+
+    Raises `TryLater` or `Unavailable` so that Lambda retries it.
+    """
     invocation = Invocation(context)
     try:
         records = event.get("Records")
