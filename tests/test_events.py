@@ -34,18 +34,19 @@ def test_a_body_that_cannot_be_decoded_is_a_400(body: Event) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_links_keep_the_path_of_an_api_mapping() -> None:
+@pytest.mark.parametrize("mapping", ["/v1", "/incidents", "/incidents/v1"])
+def test_links_keep_the_path_of_an_api_mapping(mapping: str) -> None:
     """Behind a custom domain with an API mapping, `rawPath` begins with the mapping's path; `routeKey` does not."""
     headers = {"host": "api.example.com", "x-forwarded-proto": "https, http"}  # one protocol for each proxy
     body = json.dumps(NEW | {"source": "partner"}).encode()
-    new = http_event("POST", "/v1/incidents", route_key="POST /incidents", headers=headers, body=body)
+    new = http_event("POST", f"{mapping}/incidents", route_key="POST /incidents", headers=headers, body=body)
     for _ in range(2):
         status, created, answer = answer_of("create_incident", new)
-    assert (status, created["Location"]) == (201, f"/v1/incidents/{json.loads(answer)['id']}")
-    listed = http_event("GET", "/v1/incidents", route_key="GET /incidents", headers=headers, query="limit=1")
+    assert (status, created["Location"]) == (201, f"{mapping}/incidents/{json.loads(answer)['id']}")
+    listed = http_event("GET", f"{mapping}/incidents", route_key="GET /incidents", headers=headers, query="limit=1")
     status, page, _ = answer_of("read_incidents", listed)
     assert status == 200
-    assert page["Link"].startswith("<https://api.example.com/v1/incidents?")
+    assert page["Link"].startswith(f"<https://api.example.com{mapping}/incidents?")
 
 
 @pytest.mark.usefixtures("table")
@@ -55,12 +56,13 @@ def test_white_space_around_a_header_is_ignored() -> None:
     assert ids[0] == ids[1]
 
 
-def test_at_most_100_errors_are_listed() -> None:
-    query = "&".join(f"p{number}=" for number in range(250))
+@pytest.mark.parametrize(("sent", "rest"), [(100, ""), (101, " These are the first 100 of 101.")])
+def test_at_most_100_errors_are_listed(sent: int, rest: str) -> None:
+    query = "&".join(f"p{number}=" for number in range(sent))
     _, _, body = answer_of("read_incidents", http_event("GET", "/incidents", route_key="GET /incidents", query=query))
     problem = json.loads(body)
     assert len(problem["errors"]) == 100
-    assert problem["detail"] == "The request is invalid; see errors. These are the first 100 of 250."
+    assert problem["detail"] == f"The request is invalid; see errors.{rest}"
 
 
 # ---- what the authorizer says about the caller
