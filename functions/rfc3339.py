@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 def now() -> str:
     """The current time, truncated to milliseconds: `2025-11-08T10:00:00.123Z`."""
-    return _in_utc(datetime.now(UTC))
+    return in_utc(datetime.now(UTC))
 
 
 def parse_time(text: str) -> str:
@@ -14,7 +14,7 @@ def parse_time(text: str) -> str:
     whole, fraction = _seconds(text)
     milliseconds = int(fraction[:3].ljust(3, "0")) + (fraction[3:].strip("0") > "")
     try:
-        return _in_utc(whole + timedelta(milliseconds=milliseconds))
+        return in_utc(whole + timedelta(milliseconds=milliseconds))
     except OverflowError as error:
         raise ValueError("after the year 9999") from error
 
@@ -44,5 +44,6 @@ def _seconds(text: str) -> tuple[datetime, str]:
         raise ValueError("before the year 1 or after 9999") from error
 
 
-def _in_utc(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def in_utc(time: datetime) -> str:
+    """A time with an offset, in the format of `now`."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

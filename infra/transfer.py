@@ -26,7 +26,7 @@ from incident import ID_PATTERN, Change, DamagedItem, HistoryEntry, Incident, Ne
 from infra.local import environment, template
 from infra.local.items import DataFolderError, Item, Items
 from infra.stack import CommandError, connect, describe, exit_on_error
-from rfc3339 import parse_time
+from rfc3339 import in_utc, parse_time
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
@@ -277,8 +277,7 @@ def _time(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(TIME, value.strip(), re.ASCII):
         raise ValueError("not a time")
     time = datetime.fromisoformat(value.strip())
-    in_utc = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    return in_utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return in_utc(time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
 def words(mapping: str) -> dict[tuple[str, str], str]:
