@@ -15,7 +15,7 @@ Handler = Callable[[Event, Context], Event]
 def answer_of(module: str, event: Mapping[str, object]) -> tuple[int, dict[str, str], str]:
     """The status, headers and body of the function's response, which goes through JSON as on Lambda."""
     handler: Handler = importlib.import_module(module).handler
-    answer = json.loads(json.dumps(handler(dict(event), Context(module)), ensure_ascii=False).encode())
+    answer = json.loads(json.dumps(handler(dict(event), Context()), ensure_ascii=False).encode())
     return answer["statusCode"], answer["headers"], answer["body"]
 
 

@@ -44,9 +44,8 @@ MAX_RESPONSE = 6_291_556
 class Context:
     """What the functions may use of Lambda's context."""
 
-    def __init__(self, function: str, timeout: float = 25) -> None:
+    def __init__(self, timeout: float = 25) -> None:
         self._deadline = time.monotonic() + timeout
-        self.function_name = function
         self.aws_request_id = str(uuid.uuid4())
 
     def get_remaining_time_in_millis(self) -> int:
@@ -143,7 +142,7 @@ class Gateway:
         module, _, handler = function.Handler.rpartition(".")
         handle: Handler = getattr(importlib.import_module(module), handler)
         # Through JSON, as on Lambda: a value that JSON cannot represent fails here, too.
-        return handle(json.loads(json.dumps(event)), Context(name, function.Timeout))
+        return handle(json.loads(json.dumps(event)), Context(function.Timeout))
 
     def pass_on(self, records: list[dict[str, object]]) -> None:
         """Give records of the table's stream to the functions on it. Raises what a function raises."""

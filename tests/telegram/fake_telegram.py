@@ -218,6 +218,6 @@ def notify(*ids: str, timeout: float = 120) -> None:
 
 def handle(event: dict[str, object], timeout: float = 120, request_id: str = "") -> None:
     """Call notify_telegram."""
-    context = Context("NotifyTelegramFunction", timeout)
+    context = Context(timeout)
     context.aws_request_id = request_id or context.aws_request_id
     importlib.import_module("telegram.notify_telegram").handler(event, context)
