@@ -16,7 +16,6 @@ from infra.local.gateway import Gateway
 
 NEW = {"description": "a secret", "source": "partner"}
 KEY = {"Idempotency-Key": "another-secret"}
-LOCALHOST = {"REMOTE_ADDR": "127.0.0.1"}
 
 
 def metrics(line: dict[str, Any]) -> list[str]:
@@ -69,7 +68,7 @@ def test_a_request_is_one_line_with_its_metrics(capsys: pytest.CaptureFixture[st
 @pytest.mark.usefixtures("dynamodb")  # without a table
 def test_an_exception_is_logged_by_its_type(capsys: pytest.CaptureFixture[str]) -> None:
     path = "/incidents/00000000-0000-4000-8000-000000000000"
-    assert Client(Gateway()).get(path, environ_base=LOCALHOST).status_code == 500
+    assert Client(Gateway()).get(path).status_code == 500
     line = json.loads(capsys.readouterr().out)
     assert line.pop("request_id")
     assert line == {"route": "GET /incidents/{id}", "status_code": 500, "exception": "ResourceNotFoundException"}
@@ -80,7 +79,7 @@ def test_a_failure_of_dynamodb_is_counted_when_it_happens(
 ) -> None:
     monkeypatch.setattr(store, "client", dynamodb.connect(endpoint="http://127.0.0.1:9"))
     before = time.time()
-    assert Client(Gateway()).get("/incidents?status=open", environ_base=LOCALHOST).status_code == 503
+    assert Client(Gateway()).get("/incidents?status=open").status_code == 503
     line = json.loads(capsys.readouterr().out)
     assert metrics(line) == ["Unavailable Count"]
     assert before - 1 <= line["_aws"]["Timestamp"] / 1000 <= time.time()  # milliseconds since 1970
@@ -90,7 +89,7 @@ def test_a_request_is_logged_before_the_response(monkeypatch: pytest.MonkeyPatch
     """Lambda may stop the process as soon as it has the response."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
-    Client(Gateway()).get("/incidents?limit=0", environ_base=LOCALHOST)
+    Client(Gateway()).get("/incidents?limit=0")
     assert json.loads(written.getvalue())["status_code"] == 422
 
 
