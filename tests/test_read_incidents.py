@@ -87,10 +87,13 @@ def test_a_link_repeats_the_parameters_and_converts_times(api: httpx.Client, mon
     }
 
 
+TIME = "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00Z or 2025-11-08T22:00:00+03:00"
+MESSAGES = {"since": TIME, "until": TIME, "cursor": "Input should be a cursor from a Link header"}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("limit", value) for value in ("0", "101", "-1", "ten", "5.0", "1_0", "%2B5", "%205", "", "1&limit=2")),
         *(("since", value) for value in ("yesterday", "", "2025-11-08", "2025-11-08T22:00:00", "2025-11-08T22:00Z")),
         ("since", "2025-02-30T22:00:00Z"),
         ("since", "2025-11-08T25:00:00Z"),
@@ -107,13 +110,18 @@ def test_a_link_repeats_the_parameters_and_converts_times(api: httpx.Client, mon
         *((name, "open") for name in ("source", "Status")),
     ],
 )
-def test_an_invalid_parameter_is_a_422(api: httpx.Client, name: str, value: str) -> None:
-    assert bad_input(api.get(f"/incidents?{name}={value}")) == [["query", name]]
+def test_an_error_says_what_a_parameter_should_be(api: httpx.Client, name: str, value: str) -> None:
+    problem = assert_problem(api.get(f"/incidents?{name}={value}"), 422)
+    assert problem["errors"] == [{"loc": ["query", name], "msg": MESSAGES.get(name, "Unknown parameter")}]
 
 
 @pytest.mark.parametrize(
     ("query", "bad"),
     [
+        *(
+            (f"limit={value}", [["limit"]])
+            for value in ("0", "101", "-1", "ten", "5.0", "1_0", "%2B5", "%205", "", "1&limit=2")
+        ),
         ("status=nonsense", [["status", 0]]),
         ("status=", [["status", 0]]),
         ("status=open&status=x&status=y", [["status", 1], ["status", 2]]),
@@ -126,18 +134,6 @@ def test_an_invalid_parameter_is_a_422(api: httpx.Client, name: str, value: str)
 )
 def test_every_invalid_parameter_is_named(api: httpx.Client, query: str, bad: list[list[str | int]]) -> None:
     assert bad_input(api.get(f"/incidents?{query}")) == [["query", *location] for location in bad]
-
-
-TIME = "Input should be a time of RFC 3339, such as 2025-11-08T22:00:00Z or 2025-11-08T22:00:00+03:00"
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("cursor", "Input should be a cursor from a Link header"), ("until", TIME), ("source", "Unknown parameter")],
-)
-def test_an_error_says_what_a_parameter_should_be(api: httpx.Client, name: str, message: str) -> None:
-    (error,) = assert_problem(api.get(f"/incidents?{name}=x"), 422)["errors"]
-    assert error["msg"] == message
 
 
 def test_a_list_can_be_bounded_in_time(api: httpx.Client) -> None:
