@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 from zlib import crc32
 
@@ -97,12 +97,12 @@ class Proxy:
         self.over = threading.Event()
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> Iterator[Self]:
         """Serve at `url`."""
         server = _Server(("127.0.0.1", 0), type("Connection", (_Connection,), {"proxy": self}))
         with serving(server) as self.url:
             try:
-                yield
+                yield self
             finally:
                 self.over.set()
 

@@ -49,8 +49,7 @@ impatient = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def listening(database: str) -> Iterator[Proxy]:
     """A proxy in front of the database."""
-    proxy = Proxy(database)
-    with proxy.listening():
+    with Proxy(database).listening() as proxy:
         yield proxy
 
 

@@ -119,9 +119,8 @@ def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanage
 def test_alerts_sent_while_dynamodb_fails_are_stored_later(
     serve: Callable[["WSGIApplication"], str], database: str, group: str, tmp_path: Path
 ) -> None:
-    proxy = Proxy(database)
     with (
-        proxy.listening(),
+        Proxy(database).listening() as proxy,
         anew.gateway(PATIENT, DynamoDBEndpoint=proxy.url) as gateway,
         http_client(serve(gateway)) as client,
         real_alertmanager.running(f"{client.base_url}/alerts") as alertmanager,
