@@ -141,12 +141,6 @@ def test_make_key_knows_every_role_and_source() -> None:
     assert set(keys.SOURCES) == set(Source), "infra/keys.py"
 
 
-def test_functions_and_alarms_use_the_same_table() -> None:
-    monitoring = cast("dict[str, JsonValue]", TEMPLATE.Resources["Monitoring"].Properties["Parameters"])
-    environment = cast("dict[str, JsonValue]", TEMPLATE.Globals["Function"]["Environment"])
-    assert monitoring["Table"] == cast("dict[str, JsonValue]", environment["Variables"])["TABLE_NAME"]
-
-
 @pytest.mark.parametrize("environment", ["default", "prod"])
 def test_a_deployment_has_its_capabilities(environment: str) -> None:
     settings = tomllib.loads((ROOT / "samconfig.toml").read_text())[environment]["deploy"]["parameters"]

@@ -425,11 +425,13 @@ def test_a_resource_is_declared_as_aws_needs_it(path: str) -> None:
     assert found == DECLARATIONS[path]
 
 
-def test_functions_write_to_the_watched_log_and_namespace() -> None:
+def test_functions_use_the_watched_log_namespace_and_table() -> None:
     settings = cast("dict[str, Json]", TEMPLATE.Globals["Function"])
     assert settings["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": {"Ref": "FunctionsLog"}}
     variables = cast("Json", settings["Environment"]["Variables"])
-    assert variables["METRICS_NAMESPACE"] == DECLARATIONS["Monitoring.Parameters.MetricsNamespace"]
+    watched = cast("Json", properties(DECLARED["Monitoring"])["Parameters"])
+    assert variables["METRICS_NAMESPACE"] == watched["MetricsNamespace"]
+    assert variables["TABLE_NAME"] == watched["Table"]
 
 
 CHATS = {"TelegramChats": "-1001234567890"}
