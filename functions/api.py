@@ -130,7 +130,7 @@ class Api(APIGatewayHttpResolver):
         self.max_body = max_body
         self.use([_Validation()])  # type: ignore[no-untyped-call]  # Powertools' own __init__ has no annotations
         self.exception_handler(list(PROBLEMS))(self._problem)
-        self._line = log.Line()
+        self.line = log.Line()
         self._path = ""
         cold_start.finish()
 
@@ -141,46 +141,38 @@ class Api(APIGatewayHttpResolver):
         exception that leaves the function is logged by its type, with the gateway's status, 500.
         """
         http = APIGatewayProxyEventV2(dict(event))
-        self._line = log.Line(request_id=http.request_context.request_id, route=http.route_key, status_code=500)
+        self.line = log.Line(request_id=http.request_context.request_id, route=http.route_key, status_code=500)
         self._path = http.raw_path
         # White space around a value does not belong to it (RFC 9110, section 5.5).
         headers = {name: value.strip(" \t") for name, value in http.headers.items()}
         try:
             routed = {**event, "rawPath": _routed_path(http), "headers": headers}
             response: dict[str, object] = super().resolve(routed, context)
-            self._line.add(status_code=response["statusCode"])
+            self.line.add(status_code=response["statusCode"])
             return response
         finally:
             if error := sys.exception():
-                self._line.add(exception=type(error).__name__)
-            self._line.write()
-
-    def count(self, metric: str, value: int = 1, **dimensions: str) -> None:
-        """Add a value to a CloudWatch metric with these dimensions."""
-        self._line.count(metric, value, **dimensions)
+                self.line.add(exception=type(error).__name__)
+            self.line.write()
 
     def count_change(self, before: Incident, incident: Incident) -> None:
         """Count the status that a change has set, and the time to resolve if it ended the work."""
         if incident.status != before.status:
-            self.count("StatusesSet", status=incident.status)
+            self.line.count("StatusesSet", status=incident.status)
         if before.status in ACTIVE and incident.status not in ACTIVE:
             self.count_times_to_resolve([incident], incident.source)
 
     def count_times_to_resolve(self, incidents: "Iterable[Incident]", source: Source) -> None:
         """Count how long these incidents took from their creation to the change that ended the work."""
         seconds = [incident.seconds_to_last_change for incident in incidents]
-        self._line.count("TimeToResolve", *seconds, unit="Seconds", source=source)
+        self.line.count("TimeToResolve", *seconds, unit="Seconds", source=source)
 
     def incident_response(
         self, incident: Incident, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
     ) -> Response[Incident]:
         """A response with one incident and its ETag."""
-        self.log(incident_id=incident.id)
+        self.line.add(incident_id=incident.id)
         return Response(status, "application/json", incident, {"ETag": etag(incident.version), **(headers or {})})
-
-    def log(self, **fields: str) -> None:
-        """Add fields to the request's log line. They must contain no text from the client."""
-        self._line.add(**fields)
 
     @property
     def caller(self) -> str | None:
@@ -220,7 +212,7 @@ class Api(APIGatewayHttpResolver):
         """The response to an error: problem details (RFC 9457). Only validation errors contribute text of their own."""
         status, title, detail = PROBLEMS[type(error)]
         if type(error) in ERROR_METRICS:
-            self.count(ERROR_METRICS[type(error)])
+            self.line.count(ERROR_METRICS[type(error)])
         problem: dict[str, object] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         if isinstance(error, RequestValidationError):
             errors = error.errors()

@@ -79,9 +79,9 @@ def create_incident(
     stored = store.add(incident, app.caller)
     headers = {"Location": app.location(stored)}
     if stored == incident:
-        app.count("IncidentsCreated", source=stored.source)
+        app.line.count("IncidentsCreated", source=stored.source)
     elif stored.reports_the_same_as(incident):
-        app.count("Replays")
+        app.line.count("Replays")
         headers["Idempotent-Replayed"] = "true"
     else:
         raise IdempotencyKeyReused

@@ -137,7 +137,7 @@ IfNoneMatch = Annotated[
 @app.get("/incidents/<id>", summary="Read an incident", description="One incident, as of the last acknowledged change.")
 def get_incident(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[Incident]:
     incident = store.get(id, app.own_reporter)
-    app.log(incident_id=id)
+    app.line.add(incident_id=id)
     return _unless_known(if_none_match, incident, incident.version)
 
 
@@ -151,7 +151,7 @@ def get_history(id: IncidentId, if_none_match: IfNoneMatch = "") -> Response[lis
     _, entries = store.get_with_history(id)
     if app.own_reporter not in (None, entries[0].by):
         raise IncidentNotFound
-    app.log(incident_id=id)
+    app.line.add(incident_id=id)
     return _unless_known(if_none_match, entries, entries[-1].version)
 
 

@@ -67,7 +67,7 @@ class Counts(BaseModel):
 def receive_alerts(notification: Annotated[Notification, Body()]) -> Response[Counts]:
     """Store all valid alerts, then report the invalid ones. Raises `Unavailable` if not all valid ones could be stored."""
     if notification.truncated:
-        app.count("AlertsTruncated", notification.truncated)
+        app.line.count("AlertsTruncated", notification.truncated)
     arrived = parse_instant(datetime.now(UTC).isoformat())
     source = app.source or Source.MONITORING
     reports = [Report(each, app.caller, source, arrived) for each in notification.alerts if isinstance(each, Alert)]
@@ -120,9 +120,9 @@ def _count(written: list[list[Incident]], source: Source) -> Counts:
     created = [incident for incident in chain(*written) if incident.version == 1]
     resolved = [incident for incident in chain(*written) if incident.version > 1]
     if created:
-        app.count("IncidentsCreated", len(created), source=source)
+        app.line.count("IncidentsCreated", len(created), source=source)
     if resolved:
-        app.count("StatusesSet", len(resolved), status=Status.RESOLVED)
+        app.line.count("StatusesSet", len(resolved), status=Status.RESOLVED)
         app.count_times_to_resolve(resolved, source)
     alerts_created = sum(any(incident.version == 1 for incident in each) for each in written)
     unchanged = written.count([])

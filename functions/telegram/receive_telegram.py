@@ -94,7 +94,7 @@ def receive_telegram(
         except FAILURES as error:
             method = _alert(query, _failure(error, words))
     if method is None:
-        app.count("UpdatesIgnored")
+        app.line.count("UpdatesIgnored")
     return Response(HTTPStatus.OK, "application/json", method or {})
 
 
@@ -102,7 +102,7 @@ def _is_served(chat: Chat) -> bool:
     if str(chat.id) in CHATS:
         return True
     # Shows which id to add to the parameter; it changes when a group becomes a supergroup.
-    app.log(chat_id=str(chat.id))
+    app.line.add(chat_id=str(chat.id))
     return False
 
 
@@ -111,9 +111,9 @@ def _failure(error: Exception, words: Words) -> str:
     if isinstance(error, IncidentNotFound):
         return words.not_found
     if isinstance(error, DamagedItem):
-        app.count("DamagedItems")
+        app.line.count("DamagedItems")
         return words.damaged
-    app.count("Conflicts")
+    app.line.count("Conflicts")
     return words.too_much
 
 
@@ -152,9 +152,9 @@ def _record(message: Message, words: Words, report: Report) -> Method:
         if stored.description == incident.description:
             break
     if stored == incident:
-        app.count("IncidentsCreated", source=incident.source)
+        app.line.count("IncidentsCreated", source=incident.source)
     else:
-        app.count("Replays")
+        app.line.count("Replays")
     return _send_incident(message, words, incident.id)
 
 
@@ -175,7 +175,7 @@ def _comment(message: Message, words: Words, id: str, replied: RepliedTo) -> Met
     if not repeated:
         _adopt(message.chat, id, replied.message_id, 0)
         store.change(id, change, by)
-    app.log(incident_id=id)
+    app.line.add(incident_id=id)
     return {
         "method": "setMessageReaction",
         "chat_id": message.chat.id,
@@ -207,7 +207,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
         # Telegram repeats a tap if it gets no response, and the incident may have changed since.
         repeated = any((entry.version, entry.status, entry.by) == (version + 1, status, by) for entry in history)
         if not repeated:
-            app.count("Conflicts")
+            app.line.count("Conflicts")
             return _alert(query, messages.conflict_alert(words, history[-1]))
     else:
         if before:
@@ -215,7 +215,7 @@ def _set_status(query: CallbackQuery, words: Words, status: Status, id: str, ver
         else:
             tracked = False  # nothing changed, so notify_telegram will not update the message, which may be outdated
     if tracked:
-        app.log(incident_id=id)
+        app.line.add(incident_id=id)
         return {"method": "answerCallbackQuery", "callback_query_id": query.id}
     return _edit(query, words, *store.get_with_history(id))
 
@@ -240,13 +240,13 @@ def _send(message: Message, text: str, keyboard: messages.Keyboard | None = None
 
 def _send_incident(message: Message, words: Words, id: str) -> Method:
     incident, history = store.get_with_history(id)
-    app.log(incident_id=id)
+    app.line.add(incident_id=id)
     return _send(message, messages.incident_text(words, incident, history), messages.keyboard(words, incident))
 
 
 def _edit(query: CallbackQuery, words: Words, incident: Incident, history: list[HistoryEntry]) -> Method:
     """Update the button's message."""
-    app.log(incident_id=incident.id)
+    app.line.add(incident_id=incident.id)
     return {
         "method": "editMessageText",
         "chat_id": query.message.chat.id,
