@@ -117,25 +117,6 @@ def test_the_index_has_the_incident_without_its_history() -> None:
     assert index["Projection"]["NonKeyAttributes"] == ["incident"]
 
 
-def test_every_route_needs_a_key_in_its_own_header() -> None:
-    """tests/test_openapi.py has the routes of the second authorizer."""
-    auth = cast("dict[str, JsonValue]", TEMPLATE.Resources["IncidentApi"].Properties["Auth"])
-    assert auth["DefaultAuthorizer"] == "AccessKey"
-    common = {
-        "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
-        "AuthorizerPayloadFormatVersion": "2.0",
-        "EnableSimpleResponses": True,
-        # Without it, SAM does not permit the gateway to call the function.
-        "EnableFunctionDefaultPermissions": True,
-    }
-    headers = {"AccessKey": "Authorization", "TelegramSecret": "X-Telegram-Bot-Api-Secret-Token"}
-    # Without the route key, a decision for one route would be cached for all of them.
-    assert auth["Authorizers"] == {
-        name: common | {"Identity": {"Headers": [header], "Context": ["routeKey"], "ReauthorizeEvery": 60}}
-        for name, header in headers.items()
-    }
-
-
 def test_make_key_knows_every_role_and_source() -> None:
     assert set(keys.ROLES) == set(authorize.ROLES), "infra/keys.py"
     assert set(keys.SOURCES) == set(Source), "infra/keys.py"

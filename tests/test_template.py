@@ -347,6 +347,20 @@ DECLARATIONS: dict[str, JsonValue] = {
         "ThrottlingRateLimit": {"Ref": "RequestsPerSecond"},
         "ThrottlingBurstLimit": {"Ref": "RequestsAtOnce"},
     },
+    "IncidentApi.Auth.DefaultAuthorizer": "AccessKey",
+    # tests/test_openapi.py has the routes of the second authorizer.
+    "IncidentApi.Auth.Authorizers": {
+        name: {
+            "FunctionArn": {"Fn::GetAtt": "AuthorizeFunction.Arn"},
+            "AuthorizerPayloadFormatVersion": "2.0",
+            "EnableSimpleResponses": True,
+            # Without it, SAM does not permit the gateway to call the function.
+            "EnableFunctionDefaultPermissions": True,
+            # Without the route key, a decision for one route would be cached for all of them.
+            "Identity": {"Headers": [header], "Context": ["routeKey"], "ReauthorizeEvery": 60},
+        }
+        for name, header in (("AccessKey", "Authorization"), ("TelegramSecret", "X-Telegram-Bot-Api-Secret-Token"))
+    },
     "IncidentApi.DisableExecuteApiEndpoint": {"Fn::If": ["DomainOnly", True, False]},
     "IncidentApi.AccessLogSettings.DestinationArn": {"Fn::GetAtt": "AccessLog.Arn"},
     # A name of another form takes up room in the account's resource policy:
