@@ -93,25 +93,6 @@ def test_notify_telegram_writes_only_items_of_chats() -> None:
     assert json.loads(condition) == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["telegram#*"]}}
 
 
-CHATS = {"TelegramChats": "1"}
-
-
-@pytest.mark.parametrize(
-    ("without", "parameters", "added"),
-    [
-        ({}, {"Alerts": "enabled"}, {"POST /alerts", "ReceiveAlertsFunction"}),
-        ({}, CHATS, {"POST /telegram", "ReceiveTelegramFunction"}),
-        (CHATS, CHATS | {"TelegramTokenParameter": "/token"}, {"NotifyTelegramFunction"}),
-    ],
-    ids=["alerts", "telegram", "messages to chats"],
-)
-def test_an_integration_is_off_by_default(without: dict[str, str], parameters: dict[str, str], added: set[str]) -> None:
-    def deployed(**parameters: str) -> set[str]:
-        return {route.key for route in TEMPLATE.routes(**parameters)} | set(TEMPLATE.functions(**parameters))
-
-    assert deployed(**parameters) - deployed(**without) == added
-
-
 def test_the_index_has_the_incident_without_its_history() -> None:
     (index,) = TEMPLATE.table()["GlobalSecondaryIndexes"]
     assert index["Projection"]["NonKeyAttributes"] == ["incident"]
