@@ -39,14 +39,12 @@ TABLE = os.environ["KEYS_TABLE"]
 _CREATE = {"POST /incidents", "POST /incidents/{proxy+}"}
 _READ_ONE = {"GET /incidents/{id}", "GET /incidents/{id}/history"}
 _READ = {"GET /incidents", "GET /incidents/{proxy+}"} | _READ_ONE
-_UPDATE = {"PATCH /incidents/{id}"}
-_ALERT = {"POST /alerts"}
 _TELEGRAM = {"POST /telegram"}
 
 ROLES = {
-    "reporter": _CREATE | _ALERT | _READ_ONE,
+    "reporter": _CREATE | {"POST /alerts"} | _READ_ONE,
     "observer": _READ,
-    "operator": _CREATE | _READ | _UPDATE,
+    "operator": _CREATE | _READ | {"PATCH /incidents/{id}"},
     "telegram": _TELEGRAM,
 }
 """The route keys that each role may use. A route that is not listed is closed to everyone."""
