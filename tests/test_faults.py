@@ -165,7 +165,6 @@ QUICK = [fault for fault in PASSING if not fault.stalls and not fault.throttles]
 SPLICES = st.tuples(st.integers(0, 2000), st.integers(0, 3), st.binary(max_size=3))
 DAMAGED = SPLICES.map(lambda splice: Fault(f"damaged {splice}", done=True, status=200, damage=splice))
 SCRIPTS = st.lists(st.none() | st.sampled_from(QUICK) | DAMAGED, max_size=8)
-with_faults = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def until_answered(client: httpx.Client, method: str, path: str, lost: list[bool], **request: object) -> httpx.Response:
@@ -178,7 +177,7 @@ def until_answered(client: httpx.Client, method: str, path: str, lost: list[bool
 
 
 @given(script=SCRIPTS, lost=st.lists(st.booleans(), max_size=3))
-@with_faults
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_retries_make_one_incident_and_one_change(
     client: httpx.Client, proxy: Proxy, script: list[Fault | None], lost: list[bool]
 ) -> None:
