@@ -138,10 +138,10 @@ class Stored(NamedTuple):
 
 def get_many(ids: Iterable[str]) -> dict[str, Stored]:
     """The stored incidents among these, by id, as of the last acknowledged write."""
-    found: dict[str, Stored] = {}
-    for item in get_items(dict.fromkeys(ids), "id, incident, origin"):
-        found[item["id"]["S"]] = Stored(_incident_or_none(item), item["origin"]["S"] if "origin" in item else "")
-    return found
+    return {
+        item["id"]["S"]: Stored(_incident_or_none(item), item["origin"]["S"] if "origin" in item else "")
+        for item in get_items(dict.fromkeys(ids), "id, incident, origin")
+    }
 
 
 def get_items(keys: Iterable[str], attributes: str) -> "Iterator[Item]":
