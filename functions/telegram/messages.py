@@ -17,9 +17,6 @@ from incident import HistoryEntry, Incident, Status
 MAX_TEXT = 4096
 """The maximum length of a message."""
 
-MAX_ALERT = 200
-"""The maximum length of the answer to a tap."""
-
 MAX_LISTED = 80
 """More incidents than fit into a message: each takes more than 52 code units."""
 
