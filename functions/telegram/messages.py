@@ -92,6 +92,10 @@ class Words(NamedTuple):
     commands: dict[str, str]
     """Descriptions for the menu of commands."""
 
+    def of(self, status: Status) -> str:
+        """The words for a status; its name if there are none."""
+        return self.statuses.get(status, status)
+
 
 ENGLISH = Words(
     statuses={
@@ -202,7 +206,7 @@ def content(text: str, keyboard: Keyboard | None = None) -> Method:
 def incident_text(words: Words, incident: Incident, history: Sequence[HistoryEntry]) -> str:
     """The description, the status and who set it, the id, and as much of the latest history as fits."""
     latest_status = next(entry for entry in reversed(history) if _sets_status(entry, history))
-    status = ", ".join(filter(None, (words.statuses[incident.status], _name(latest_status))))
+    status = ", ".join(filter(None, (words.of(incident.status), _name(latest_status))))
     tail = f"\n\n{words.status}: {status}\n{incident.id}"
     if len(history) > 1:
         tail += f"\n\n{words.history}\n{_history_lines(words, history)}"
@@ -221,7 +225,7 @@ def _history_lines(words: Words, history: Sequence[HistoryEntry]) -> str:
 
 def _event(words: Words, entry: HistoryEntry, history: Sequence[HistoryEntry]) -> str:
     """An entry's status (if it changed), author and comment."""
-    status = words.statuses[entry.status] if _sets_status(entry, history) else ""
+    status = words.of(entry.status) if _sets_status(entry, history) else ""
     what = ", ".join(filter(None, (status, _name(entry))))
     if not entry.comment:
         return what
@@ -237,7 +241,7 @@ def _sets_status(entry: HistoryEntry, history: Sequence[HistoryEntry]) -> bool:
 def keyboard(words: Words, incident: Incident) -> Keyboard:
     """A button for each other status, and one to refresh the message. Their data include the version that the message shows."""
     statuses = [
-        {"text": words.actions[status], "callback_data": f"{status}:{incident.id}:{incident.version}"}
+        {"text": words.actions.get(status, status), "callback_data": f"{status}:{incident.id}:{incident.version}"}
         for status in Status
         if status != incident.status
     ]
@@ -248,7 +252,7 @@ def keyboard(words: Words, incident: Incident) -> Keyboard:
 def conflict_alert(words: Words, latest: HistoryEntry) -> str:
     """The incident's current status, and who made the last change."""
     name = _clip(_name(latest), _MAX_NAME) or words.someone
-    return words.somebody_else.format(words.statuses[latest.status], name)
+    return words.somebody_else.format(words.of(latest.status), name)
 
 
 def list_text(words: Words, incidents: Sequence[Incident]) -> str:
@@ -271,7 +275,7 @@ def list_text(words: Words, incidents: Sequence[Incident]) -> str:
 
 
 def _item(words: Words, incident: Incident) -> str:
-    when, status = age(words, incident.created_at), words.statuses[incident.status]
+    when, status = age(words, incident.created_at), words.of(incident.status)
     return f"\n\n{when}, {status}: {_excerpt(incident, _MAX_EXCERPT)}\n/incident_{_hex(incident)}"
 
 
@@ -279,7 +283,7 @@ def digest_text(words: Words, total: int, active: int, named: Sequence[Incident]
     """The number of incidents, a line for each of the `named` ones, and the command that lists them all."""
     text = words.digest.format(total, active) + "\n"
     for incident in named:
-        text += f"\n{words.statuses[incident.status]}: {_excerpt(incident, _MAX_NAMED)} /incident_{_hex(incident)}"
+        text += f"\n{words.of(incident.status)}: {_excerpt(incident, _MAX_NAMED)} /incident_{_hex(incident)}"
     return f"{text}\n\n{words.all.format('/incidents')}"
 
 

@@ -506,6 +506,7 @@ def test_a_repeated_alarm_is_sent_once(two_chats: Telegram) -> None:
     handle(alarm("Slow"), request_id="1")
     assert two_chats.shown() == two_chats.shown(OTHER) == ["Slow"]
     handle(alarm("Slow"), request_id="2")
+    handle(alarm("Slow"), request_id="1")
     assert two_chats.shown() == ["Slow", "Slow"]
 
 

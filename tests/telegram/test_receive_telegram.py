@@ -324,6 +324,13 @@ def test_a_wrong_button_is_an_alert(room: Room, button: str, alert: str) -> None
     assert len(room.history(incident_id)) == 1
 
 
+def test_a_status_without_words_is_shown_by_its_name(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (RUSSIAN.statuses, RUSSIAN.actions):
+        monkeypatch.delitem(words, Status.CLOSED)
+    _, below = room.record()
+    assert "Статус: closed" in text(edited(room.tap(below["closed"])))
+
+
 # ---- comments
 
 
