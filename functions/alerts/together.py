@@ -96,7 +96,7 @@ def write(plans: Sequence[Plan]) -> tuple[list[list[Incident]], list[Report]]:
     """Execute the plans; return the recorded and resolved incidents of each, and the reports of the refused plans."""
     done = [each for each in plans if not each.writes]
     wanted = [each for each in plans if each.writes]
-    written = store.write_together([each.writes for each in wanted]) if wanted else []
+    written = store.write_together([each.writes for each in wanted])
     done += [each for each, success in zip(wanted, written, strict=True) if success]
     refused = [each.report for each, success in zip(wanted, written, strict=True) if not success]
     return [each.incidents for each in done], refused
