@@ -1,5 +1,6 @@
 """Steps and expectations that several test files share."""
 
+import re
 from collections.abc import Iterator
 from typing import NotRequired, TypedDict
 
@@ -9,9 +10,17 @@ from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 from api import PROBLEMS
 from infra.local.template import TABLE
+from tests.conftest import ROOT
 
 UNKNOWN_IDS = ["9999", "%00", "%0A", "x" * 3000, "%D1%8F", "5f0dce5b-1faa-42e7-b14f-9c7aaacf81a4"]
 """As they are written in a URL; none belongs to an incident."""
+
+SENDING = (ROOT / "infra/integrations.md").read_text()
+
+
+def examples(language: str) -> list[str]:
+    """The code blocks of infra/integrations.md in this language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", SENDING, re.DOTALL | re.MULTILINE)
 
 
 class BadInput(TypedDict):

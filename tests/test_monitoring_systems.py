@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from infra.local.gateway import Gateway
-from tests.conftest import ROOT
+from tests.steps import SENDING, examples
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 LIQUID = "liquidjs@10.26.0"  # the version that Uptime Kuma 2.5 requires
-
-
-def setting(system: str, pattern: str) -> str:
-    """The text that the pattern's group matches in the page's part on a system."""
-    part = (ROOT / "infra/integrations.md").read_text().partition(f"**{system}.**")[2].partition("\n\n**")[0]
-    (found,) = re.findall(pattern, part, re.DOTALL | re.MULTILINE)
-    return str(found)
 
 
 # ---- Zabbix
@@ -49,7 +42,8 @@ def with_key(serve: Callable[["WSGIApplication"], str]) -> str:
 @pytest.mark.skipif(not shutil.which("zabbix_js"), reason="zabbix_js is not installed")
 def test_zabbix_reports_a_problem_once_and_shows_refusals(api: httpx.Client, with_key: str, tmp_path: Path) -> None:
     script = tmp_path / "script.js"
-    script.write_text(setting("Zabbix", "^```javascript\n(.*?)^```"))
+    (code,) = examples("javascript")
+    script.write_text(code)
 
     def report(message: str, key: str = "inc_1") -> str:
         """What the script returns or throws."""
@@ -100,9 +94,9 @@ def test_the_api_takes_what_uptime_kuma_renders(
     context = tmp_path / "context.json"
     context.write_text(json.dumps({"msg": message, "heartbeatJSON": heartbeat}))
     command = ["npx", "--yes", "--prefer-offline", LIQUID, "--template", "@-", "--context", f"@{context}"]
-    template = setting("Uptime Kuma", "^```json\n(.*?)^```")
+    _, _, template, _ = examples("json")
     body = run(command, input=template, capture_output=True, text=True, check=True).stdout
-    headers = json.loads(setting("Uptime Kuma", r"^ {4}(\{.*?\})$").replace("…", "1"))
-    response = api.post("/incidents", content=body, headers=headers)
+    (headers,) = re.findall(r"^ {4}(\{.*\})$", SENDING, re.MULTILINE)
+    response = api.post("/incidents", content=body, headers=json.loads(headers.replace("…", "1")))
     assert response.status_code == 201, response.text
     assert (response.json()["description"], response.json()["status"]) == (description, status)

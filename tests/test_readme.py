@@ -20,12 +20,13 @@ from infra.local.gateway import MAX_HEAD
 from infra.openapi import INTEGRATIONS
 from tests.conftest import EVERYTHING, ROOT, TEMPLATE
 from tests.document import DOCUMENT
+from tests.steps import SENDING, examples
 
 PAGES = {
     name: (ROOT / name).read_text()
     for name in ("README.md", "README.ru.md", "CONTRIBUTING.md", "infra/README.md", "infra/integrations.md")
 }
-README, RUSSIAN, _, OPERATING, SENDING = PAGES.values()
+README, RUSSIAN, _, OPERATING, _ = PAGES.values()
 MONITORING = (ROOT / "infra/monitoring.yaml").read_text()
 
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -212,11 +213,6 @@ def test_the_deployment_page_lists_every_role() -> None:
 # ---- infra/integrations.md
 
 
-def examples(heading: str, language: str) -> list[str]:
-    """The code blocks of a part of the page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", SENDING.partition(heading)[2], re.DOTALL | re.MULTILINE)
-
-
 def healthchecks(template: str, name: str, now: str = "2026-11-27T10:00:00+00:00") -> str:
     """A body or header that Healthchecks sends. It replaces placeholders in one pass; a Cyrillic name has no slug."""
     values = {"$NAME_JSON": json.dumps(name), "$SLUG": "", "$CODE": "9d6a", "$NOW": now, "$STATUS": "down"}
@@ -239,8 +235,8 @@ def test_the_page_shows_the_filter_of_the_stream() -> None:
     assert [json.loads(each["Pattern"]) for each in filters] == [json.loads(FILTER)], "infra/integrations.md"
 
 
-CHECK, ALERT, _, FILTER = examples("**Healthchecks.**", "json")
-CONTACT_POINT = examples("**Grafana** (12", "text")[0]
+CHECK, ALERT, _, FILTER = examples("json")
+CONTACT_POINT = examples("text")[0]
 
 
 @pytest.mark.parametrize(("state", "status"), [("firing", "open"), ("resolved", "resolved")])
@@ -295,6 +291,6 @@ def test_an_example_retries_until_its_report_is_stored(language: str, program: s
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, args=(0.1,)).start()
         environment = {"PATH": os.environ["PATH"], "API": f"http://127.0.0.1:{server.server_port}", "KEY": "inc_1"}
-        run([program, "-c", examples("# Sending incidents", language)[0]], env=environment, check=True)
+        run([program, "-c", examples(language)[0]], env=environment, check=True)
         server.shutdown()
     assert keys == ["report-4567"] * 3

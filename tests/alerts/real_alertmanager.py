@@ -15,9 +15,10 @@ import httpx
 import pytest
 import yaml
 
+from tests.steps import examples
+
 PROGRAM = "prometheus-alertmanager"
 PROMETHEUS = "prometheus"
-PAGE = Path(__file__).parents[2] / "infra" / "integrations.md"
 PATIENCE = 60
 """Seconds to wait for a condition, enough for a busy machine."""
 
@@ -34,8 +35,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def configuration(url: str, key_file: Path) -> str:
     """The documented configuration with this URL and key, and a route with short intervals."""
-    section = PAGE.read_text().partition("\n## Alertmanager\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    block, _ = examples("yaml")
     assert block.count("https://…/alerts") == block.count("/etc/alertmanager/incident-api.key") == 1
     receivers = yaml.safe_load(
         block.replace("https://…/alerts", url).replace("/etc/alertmanager/incident-api.key", str(key_file))

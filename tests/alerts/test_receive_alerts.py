@@ -1,7 +1,6 @@
 """POST /alerts: alerts of Alertmanager and Grafana become incidents."""
 
 import json
-import re
 
 import httpx
 import pytest
@@ -15,7 +14,7 @@ from incident import Change, Status
 from rfc3339 import now
 from tests.conftest import ROOT
 from tests.invoke import call
-from tests.steps import assert_problem, bad_input, overwrite
+from tests.steps import assert_problem, bad_input, examples, overwrite
 
 Json = dict[str, JsonValue]
 
@@ -81,8 +80,7 @@ def test_alertmanagers_delivery_becomes_readable_incidents(api: httpx.Client) ->
 
 
 def test_grafanas_delivery_arrives_with_the_documented_contact_point(api: httpx.Client) -> None:
-    section = (ROOT / "infra/integrations.md").read_text().partition("\n## Grafana\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    _, block = examples("yaml")
     ((receiver,),) = (point["receivers"] for point in yaml.safe_load(block)["contactPoints"])
     settings = receiver["settings"]
     assert (receiver["type"], receiver["disableResolveMessage"], settings["maxAlerts"]) == ("webhook", False, 0)
