@@ -1,7 +1,8 @@
 """Steps and expectations that several test files share."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NotRequired, TypedDict
 
 import httpx
@@ -14,6 +15,9 @@ from tests.conftest import ROOT
 
 UNKNOWN_IDS = ["9999", "%00", "%0A", "x" * 3000, "%D1%8F", "5f0dce5b-1faa-42e7-b14f-9c7aaacf81a4"]
 """As they are written in a URL; none belongs to an incident."""
+
+PATIENCE = 60
+"""Seconds to wait for a condition, enough for a busy machine."""
 
 SENDING = (ROOT / "infra/integrations.md").read_text()
 
@@ -41,6 +45,14 @@ class Problem(TypedDict):
 INVALID = "The request is invalid; see errors."
 TITLES = {(status, detail): title for status, title, detail in PROBLEMS.values()}
 """Errors contain no other text, such as an exception's."""
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE} seconds: {what}"
+        time.sleep(0.05)
 
 
 def assert_problem(response: httpx.Response, status: int) -> Problem:

@@ -4,8 +4,7 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,22 +14,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.steps import examples
+from tests.steps import examples, until
 
 PROGRAM = "prometheus-alertmanager"
 PROMETHEUS = "prometheus"
-PATIENCE = 60
-"""Seconds to wait for a condition, enough for a busy machine."""
-
 needed = pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE} seconds: {what}"
-        time.sleep(0.05)
 
 
 def configuration(url: str, key_file: Path) -> str:
@@ -50,20 +38,9 @@ def configuration(url: str, key_file: Path) -> str:
     return yaml.safe_dump(receivers | {"route": route}, allow_unicode=True)
 
 
-class Alertmanager:
-    """A running Alertmanager."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    @property
-    def address(self) -> str:
-        """Host and port."""
-        return self._client.base_url.netloc.decode()
-
-    def post(self, *alerts: dict[str, object]) -> None:
-        """Post alerts as Prometheus does."""
-        self._client.post("/api/v2/alerts", json=list(alerts)).raise_for_status()
+def post(alertmanager: httpx.Client, *alerts: dict[str, object]) -> None:
+    """Post alerts as Prometheus does."""
+    alertmanager.post("/api/v2/alerts", json=alerts).raise_for_status()
 
 
 def alert(
@@ -80,8 +57,8 @@ def alert(
 
 
 @contextmanager
-def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
-    """Run an Alertmanager that sends to this URL with this access key."""
+def running(url: str, key: str = "none") -> Iterator[httpx.Client]:
+    """Run an Alertmanager that sends to this URL with this access key; yield its client."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "key").write_text(key + "\n")
@@ -93,23 +70,19 @@ def running(url: str, key: str = "none") -> Iterator[Alertmanager]:
             "--cluster.listen-address=",  # no cluster port
         ]
         with started(command, folder / "log") as client:
-            yield Alertmanager(client)
+            yield client
 
 
-class Prometheus:
-    """A running Prometheus."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def reports(self) -> int:
-        """How many alerts it has sent, repetitions included. Resolved alerts are repeated, too."""
-        metrics = self._client.get("/metrics").text
-        return sum(map(int, re.findall(r"^prometheus_notifications_sent_total\{.*\} (\d+)$", metrics, re.MULTILINE)))
+def reports(prometheus: httpx.Client) -> int:
+    """How many alerts it has sent, repetitions included. Resolved alerts are repeated, too."""
+    metrics = prometheus.get("/metrics").text
+    return sum(map(int, re.findall(r"^prometheus_notifications_sent_total\{.*\} (\d+)$", metrics, re.MULTILINE)))
 
 
 @contextmanager
-def prometheus(folder: Path, replica: str, exporter: str, group: str, alertmanager: str) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, replica: str, exporter: str, group: str, alertmanager: httpx.Client
+) -> Iterator[httpx.Client]:
     """Run a Prometheus whose alert fires while the exporter's `scooter_offline` is 1, with its data in this folder."""
     rule = {
         "alert": "ScooterOffline",
@@ -126,7 +99,7 @@ def prometheus(folder: Path, replica: str, exporter: str, group: str, alertmanag
         "rule_files": ["rules.yml"],
         "alerting": {
             "alert_relabel_configs": [{"regex": "replica", "action": "labeldrop"}],
-            "alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}],
+            "alertmanagers": [{"static_configs": [{"targets": [alertmanager.base_url.netloc.decode()]}]}],
         },
     }
     folder.mkdir(exist_ok=True)
@@ -140,7 +113,7 @@ def prometheus(folder: Path, replica: str, exporter: str, group: str, alertmanag
         "--rules.alert.resend-delay=5s",
     ]
     with started(command, folder / "log") as client:
-        yield Prometheus(client)
+        yield client
 
 
 @contextmanager

@@ -17,10 +17,11 @@ import pytest
 
 from tests import anew
 from tests.alerts import real_alertmanager
-from tests.alerts.real_alertmanager import PROMETHEUS, Alertmanager, Prometheus, alert, until
+from tests.alerts.real_alertmanager import PROMETHEUS, alert, post, reports
 from tests.conftest import LocalRun, http_client
 from tests.faults import Fault, Proxy
 from tests.processes import PATIENT
+from tests.steps import until
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -73,11 +74,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="module")
-def alertmanager(local: Api) -> Iterator[Alertmanager]:
+def alertmanager(local: Api) -> Iterator[httpx.Client]:
     """An Alertmanager that reports to it."""
     with real_alertmanager.running(local.url) as alertmanager:
         # It fires until the end, so there are always deliveries to wait for.
-        alertmanager.post(alert("repeated", "1", ago(60)))
+        post(alertmanager, alert("repeated", "1", ago(60)))
         yield alertmanager
 
 
@@ -91,9 +92,9 @@ def ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
-def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanager: Alertmanager, group: str) -> None:
+def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanager: httpx.Client, group: str) -> None:
     first = ago(60)
-    alertmanager.post(alert(group, "4567", first))
+    post(alertmanager, alert(group, "4567", first))
     local.wait_for_histories(group, ["open"])
     (incident,) = local.incidents(group)
     assert incident["description"].splitlines() == [
@@ -104,13 +105,13 @@ def test_an_alert_fires_repeats_resolves_and_fires_again(local: Api, alertmanage
         "http://prometheus.example/graph",
     ]
     local.wait_for_deliveries()
-    alertmanager.post(alert(group, "4567", first, summary="Самокат не отвечает уже час"))
+    post(alertmanager, alert(group, "4567", first, summary="Самокат не отвечает уже час"))
     local.wait_for_deliveries()
     assert local.incidents(group) == [incident]
 
-    alertmanager.post(alert(group, "4567", first, ends=ago(30)))
+    post(alertmanager, alert(group, "4567", first, ends=ago(30)))
     local.wait_for_histories(group, ["open", "resolved"])
-    alertmanager.post(alert(group, "4567", ago(10)))
+    post(alertmanager, alert(group, "4567", ago(10)))
     local.wait_for_histories(group, ["open", "resolved"], ["open"])
     local.wait_for_deliveries()
     assert local.histories(group) == [["open", "resolved"], ["open"]]
@@ -126,10 +127,10 @@ def test_alerts_sent_while_dynamodb_fails_are_stored_later(
         real_alertmanager.running(f"{client.base_url}/alerts") as alertmanager,
     ):
         api, starts = Api(client, tmp_path), ago(60)
-        alertmanager.post(alert(group, "before", starts))
+        post(alertmanager, alert(group, "before", starts))
         api.wait_for_histories(group, ["open"])
         proxy.script = itertools.repeat(Fault("failed", status=500, code="InternalServerError"))
-        alertmanager.post(alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
+        post(alertmanager, alert(group, "before", starts, ends=ago(30)), alert(group, "meanwhile", ago(20)))
         asked = proxy.asked
         until(lambda: proxy.asked >= asked + 3, "deliveries with the response 503")
         proxy.script = iter(())
@@ -138,7 +139,7 @@ def test_alerts_sent_while_dynamodb_fails_are_stored_later(
 
 @pytest.mark.skipif(not shutil.which(PROMETHEUS), reason=f"{PROMETHEUS} is not installed")
 def test_two_prometheus_report_one_incident_though_one_restarts(
-    local: Api, alertmanager: Alertmanager, group: str, serve: Callable[["WSGIApplication"], str], tmp_path: Path
+    local: Api, alertmanager: httpx.Client, group: str, serve: Callable[["WSGIApplication"], str], tmp_path: Path
 ) -> None:
     offline = Event()
 
@@ -148,8 +149,8 @@ def test_two_prometheus_report_one_incident_though_one_restarts(
 
     exporter = serve(metrics)
 
-    def replica(name: str) -> AbstractContextManager[Prometheus]:
-        return real_alertmanager.prometheus(tmp_path / name, name, exporter, group, alertmanager.address)
+    def replica(name: str) -> AbstractContextManager[httpx.Client]:
+        return real_alertmanager.prometheus(tmp_path / name, name, exporter, group, alertmanager)
 
     with replica("a") as a:
         with replica("b") as b:
@@ -167,7 +168,7 @@ def test_two_prometheus_report_one_incident_though_one_restarts(
             local.wait_for_histories(group, ["open", "resolved"], ["open"])
 
 
-def wait_for_reports(*replicas: Prometheus) -> None:
+def wait_for_reports(*replicas: httpx.Client) -> None:
     """Wait until each has sent the alert again."""
-    before = [each.reports() for each in replicas]
-    until(lambda: all(each.reports() > number for each, number in zip(replicas, before, strict=True)), "reports")
+    before = [reports(each) for each in replicas]
+    until(lambda: all(reports(each) > number for each, number in zip(replicas, before, strict=True)), "reports")

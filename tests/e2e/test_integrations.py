@@ -10,10 +10,9 @@ from botocore.exceptions import ClientError
 from authorize import ROLES
 from infra.local import template
 from infra.openapi import INTEGRATIONS
-from tests.alerts.real_alertmanager import until
 from tests.conftest import EVERYTHING
 from tests.e2e.aws import FORBIDDEN, TELEGRAM_HEADER, UNAUTHORIZED, Aws, answer
-from tests.steps import report
+from tests.steps import report, until
 from tests.telegram.chat import CHAT, Chat, buttons, deliver, edited, sent
 from tests.telegram.fake_telegram import Telegram
 

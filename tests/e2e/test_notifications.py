@@ -8,10 +8,9 @@ import boto3
 import httpx
 import pytest
 
-from tests.alerts import real_alertmanager
-from tests.alerts.real_alertmanager import until
+from tests.alerts.real_alertmanager import alert, needed, post, running
 from tests.e2e.aws import Aws
-from tests.steps import report
+from tests.steps import report, until
 from tests.telegram.chat import BORIS, CHAT, Chat, answered, buttons, call, deliver
 from tests.telegram.fake_telegram import Telegram, refused
 
@@ -26,19 +25,19 @@ def text_of(telegram: Telegram, part: str) -> str:
     return next((text for text in telegram.shown(CHAT) if part in text), "")
 
 
-@real_alertmanager.needed
+@needed
 def test_the_chat_follows_an_alert_to_its_end(integrated: Aws, telegram: Telegram, webhook: httpx.Client) -> None:
     """Only Telegram is a fake. It shows one message of the incident; reminders may list it, too."""
     group, starts = uuid.uuid4().hex, datetime.now(UTC) - timedelta(minutes=1)
     key = integrated.make_key("alertmanager", "reporter")
-    with real_alertmanager.running(f"{integrated.address}/alerts", key) as alertmanager:
-        alertmanager.post(real_alertmanager.alert(group, "1", starts))
+    with running(f"{integrated.address}/alerts", key) as alertmanager:
+        post(alertmanager, alert(group, "1", starts))
         until(lambda: "Status: open" in text_of(telegram, group), "the chat shows the alert")
         number, message = next(each for each in telegram.chats[CHAT].items() if group in str(each[1]["text"]))
         below = buttons(call({"method": "sendMessage", **message}))
         answered(deliver(webhook, Chat().tap(below["Start work"], BORIS, message_id=number)))
         until(lambda: "Status: in progress, Boris" in text_of(telegram, group), "the message names who works on it")
-        alertmanager.post(real_alertmanager.alert(group, "1", starts, datetime.now(UTC)))
+        post(alertmanager, alert(group, "1", starts, datetime.now(UTC)))
         until(lambda: "Status: resolved" in text_of(telegram, group), "the message shows the end")
     assert sum(group in text and "Status: " in text for text in telegram.shown(CHAT)) == 1
 

@@ -17,9 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.alerts.real_alertmanager import until
 from tests.conftest import ROOT, LocalRun, http_client
-from tests.steps import follow, report
+from tests.steps import follow, report, until
 
 RunLocal = Callable[..., LocalRun]
 

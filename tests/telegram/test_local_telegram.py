@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.alerts.real_alertmanager import until
 from tests.conftest import ROOT, LocalRun
-from tests.steps import report
+from tests.steps import report, until
 from tests.telegram.chat import BORIS, CHAT, Chat, answered, deliver
 from tests.telegram.fake_telegram import TOKEN, Answer, RealClock, Telegram, refused
 
