@@ -43,6 +43,11 @@ def alert(status: str = "firing", **fields: JsonValue) -> Json:
     }
 
 
+def alerts(number: int, status: str = "firing") -> list[Json]:
+    """Alerts with different fingerprints."""
+    return [alert(status, fingerprint=str(each)) for each in range(number)]
+
+
 def send(api: httpx.Client, *alerts: JsonValue) -> list[int]:
     """Send the alerts; return how many were created, resolved and unchanged."""
     response = api.post("/alerts", json={"version": "4", "alerts": list(alerts)})
@@ -107,19 +112,18 @@ def test_grafanas_delivery_arrives_with_the_documented_contact_point(api: httpx.
 
 
 def test_a_hundred_repeated_alerts_take_one_database_request(api: httpx.Client, dynamodb_calls: list[str]) -> None:
-    alerts = [alert(fingerprint=str(number)) for number in range(100)]
-    resolved = [each | {"status": "resolved", "endsAt": ENDED} for each in alerts]
+    firing, resolved = alerts(100), alerts(100, "resolved")
     for sent, expected, calls in [
-        (alerts, [100, 0, 0], ["BatchGetItem"] + ["TransactWriteItems"] * 2),
-        (alerts, [0, 0, 100], ["BatchGetItem"]),
+        (firing, [100, 0, 0], ["BatchGetItem"] + ["TransactWriteItems"] * 2),
+        (firing, [0, 0, 100], ["BatchGetItem"]),
         (resolved, [0, 100, 0], ["BatchGetItem"] * 2 + ["TransactWriteItems"] * 2),
         (resolved, [0, 0, 100], ["BatchGetItem"]),
-        (alerts[:9], [0, 0, 9], ["BatchGetItem"]),
+        (firing[:9], [0, 0, 9], ["BatchGetItem"]),
     ]:
         dynamodb_calls.clear()
         assert send(api, *sent) == expected
         assert sorted(dynamodb_calls) == sorted(calls)
-    assert send(api, *alerts, alert(fingerprint="one more")) == [1, 0, 100]
+    assert send(api, *firing, alert(fingerprint="one more")) == [1, 0, 100]
 
 
 @pytest.mark.usefixtures("table")
@@ -127,16 +131,14 @@ def test_a_hundred_repeated_alerts_take_one_database_request(api: httpx.Client, 
 def test_the_history_names_the_sender_of_alerts(number: int) -> None:
     sender = {"caller": "grafana"}
     for status in ("firing", "resolved"):
-        body = {"alerts": [alert(status, fingerprint=str(each)) for each in range(number)]}
-        assert call("alerts.receive_alerts", "POST /alerts", body, sender)[0] == 200
+        assert call("alerts.receive_alerts", "POST /alerts", {"alerts": alerts(number, status)}, sender)[0] == 200
     for incident in store.newest(list(Status), number):
         _, history = store.get_with_history(incident.id)
         assert [(entry.status, entry.by) for entry in history] == [("open", "grafana"), ("resolved", "grafana")]
 
 
 def test_a_change_before_the_transaction_is_kept(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    alerts = [alert(fingerprint=str(number)) for number in range(10)]
-    send(api, *alerts)
+    send(api, *alerts(10))
     time = now()
     monkeypatch.setattr(store, "now", lambda: time)  # both in one millisecond, so that only the version differs
     closed = api.get("/incidents").json()[0]["id"]
@@ -147,7 +149,7 @@ def test_a_change_before_the_transaction_is_kept(api: httpx.Client, monkeypatch:
         store.change(closed, Change(status=Status.CLOSED), "anna")
 
     events.register("before-call.dynamodb.TransactWriteItems", close)
-    assert send(api, *(each | {"status": "resolved", "endsAt": ENDED} for each in alerts)) == [0, 9, 1]
+    assert send(api, *alerts(10, "resolved")) == [0, 9, 1]
     assert api.get(f"/incidents/{closed}").json()["status"] == "closed"
 
 
@@ -211,13 +213,11 @@ def test_an_incident_at_its_limit_does_not_block_other_alerts(
 
 
 def test_a_damaged_incident_does_not_block_other_alerts(api: httpx.Client, dynamodb: DynamoDBClient) -> None:
-    damaged = [alert(fingerprint=str(number)) for number in range(4)]  # as many as there are threads
-    send(api, *damaged)
+    send(api, *alerts(4))  # as many as there are threads
     for incident in api.get("/incidents").json():
         overwrite(dynamodb, incident["id"], "incident.status", {"S": "paused"})
-    resolved = [each | {"status": "resolved", "endsAt": ENDED} for each in damaged]
     others = [alert(fingerprint=f"other {number}") for number in range(5)]
-    assert api.post("/alerts", json={"alerts": [*resolved, *others]}).status_code == 500
+    assert api.post("/alerts", json={"alerts": [*alerts(4, "resolved"), *others]}).status_code == 500
     assert statuses(api) == ["open"] * 5
 
 
@@ -254,7 +254,7 @@ UNREADABLE: dict[str, list[JsonValue]] = {
     ("field", "value"), [(field, value) for field, values in UNREADABLE.items() for value in values]
 )
 def test_invalid_alerts_are_named_and_the_others_stored(api: httpx.Client, field: str, value: JsonValue) -> None:
-    good = [alert(fingerprint=str(number)) for number in range(3)]
+    good = alerts(3)
     bad = alert() | {field: value}
     missing = {name: each for name, each in alert().items() if name != field}
     content = json.dumps({"alerts": [good[0], bad, good[1], missing, 7, good[2]]})
@@ -292,12 +292,10 @@ def test_truncated_alerts_are_counted(
 
 def test_many_alerts_are_counted_once(api: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
     """One log line for all, and another only because CloudWatch takes 100 values of a metric from a line."""
-    alerts = [alert(fingerprint=str(number)) for number in range(102)]
-    send(api, *alerts)
+    send(api, *alerts(102))
     line = json.loads(capsys.readouterr().out)
     assert (line["IncidentsCreated"], line["source"], line.get("StatusesSet")) == (102, "monitoring", None)
-    resolved = [each | {"status": "resolved", "endsAt": ENDED} for each in alerts[1:]]
-    assert send(api, *alerts[:1], *resolved, alert(fingerprint="another")) == [1, 101, 1]
+    assert send(api, *alerts(1), *alerts(102, "resolved")[1:], alert(fingerprint="another")) == [1, 101, 1]
     other, line = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (line["IncidentsCreated"], line["StatusesSet"], line["status"]) == (1, 101, "resolved")
     assert (isinstance(other["TimeToResolve"], float), len(line["TimeToResolve"])) == (True, 100)
