@@ -20,15 +20,7 @@ from alerts.episode import Episode
 from alerts.together import plan, transactions, write
 from api import Api
 from dynamodb import Unavailable
-from incident import (
-    ACTIVE,
-    Change,
-    Incident,
-    IncidentNotFound,
-    Source,
-    Status,
-    TooManyChanges,
-)
+from incident import ACTIVE, Change, Incident, IncidentNotFound, Source, Status, TooManyChanges
 from rfc3339 import parse_instant
 
 MAX_BODY = 1024 * 1024
