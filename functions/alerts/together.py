@@ -44,8 +44,7 @@ def plan(reports: Sequence[Report], known: dict[str, Episode]) -> tuple[list[Pla
     stored = store.get_many(resolved)
     plans: list[Plan] = []
     for report, change in first.values():
-        planned = _plan(report, change, known.get(report.alert_key), stored)
-        if planned:
+        if planned := _plan(report, change, known.get(report.alert_key), stored):
             plans.append(planned)
         else:
             rest.append(report)
