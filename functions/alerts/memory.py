@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 def latest_episodes(alerts: Iterable[str]) -> dict[str, Episode]:
     """The alerts' latest episodes by the alerts' keys, read consistently. An alert without an episode is left out."""
     found = store.get_items(dict.fromkeys(alerts), "id, episode")
-    return {
-        item["id"]["S"]: Episode(**{name: next(iter(each.values())) for name, each in item["episode"]["M"].items()})
-        for item in found
-    }
+    return {item["id"]["S"]: _episode(item) for item in found}
 
 
 @translate_errors()
@@ -57,3 +54,8 @@ def _update(alert: str, episode: Episode, known: Episode | None) -> "UpdateTypeD
 def _attributes(episode: Episode) -> "AttributeValueTypeDef":
     times = {name: value for name, value in episode._asdict().items() if isinstance(value, str)}
     return {"M": {"recorded": {"BOOL": episode.recorded}} | {name: {"S": value} for name, value in times.items()}}
+
+
+def _episode(item: "dict[str, AttributeValueTypeDef]") -> Episode:
+    values = item["episode"]["M"]
+    return Episode(**{name: next(iter(value.values())) for name, value in values.items()})
