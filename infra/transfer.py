@@ -414,9 +414,8 @@ def _write_csv(path: Path, lines: Iterable[str]) -> None:
             writer.writerow([_as_text(value) for value in fields.values()])
 
 
-def _as_text(value: object) -> str:
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _as_text(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 # ---- erase

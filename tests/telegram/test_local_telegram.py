@@ -42,7 +42,7 @@ def test_the_terminal_shows_what_the_chat_would(run_local: Run) -> None:
     run = run_local(*PARAMETERS)
     incident_id = report(run.client, "The report was not exported")["id"]
     shown = f"    The report was not exported\n    \n    Status: open\n    {incident_id}\n    \n"
-    assert f"Chat {CHAT}, message 1 (new):\n{shown}    [Start work]  [Resolve]  [Close]\n    [Refresh]" in printed(run)
+    assert f"Chat {CHAT}, message 1 (new):\n{shown}    [Start work]  [Resolve]" in printed(run)
     answered(deliver(run.client, Chat().tap(f"resolved:{incident_id}:1", BORIS)))
     assert "message 1 (edited):" in printed(run)
 
